@@ -1,0 +1,45 @@
+"""Uncanny valleys: how the loss surface bends while an input is attacked, step by step, exactly.
+
+>>> import uncannyvalley                                                    # doctest: +SKIP
+>>> model = uncannyvalley.split(net, sample)                                # doctest: +SKIP
+>>> attack = uncannyvalley.attacks.pgd(eps=8 / 255, step_size=2 / 255)      # doctest: +SKIP
+>>> trajectory = uncannyvalley.record(model, x, y, attack, steps=20)        # doctest: +SKIP
+>>> print(uncannyvalley.phases(trajectory).summary())                       # doctest: +SKIP
+
+Names are imported when first used, so that ``import uncannyvalley`` does not import torch.
+"""
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "split": "splitting",
+    "SplitModel": "splitting",
+    "record": "recording",
+    "Trajectory": "trajectory",
+    "phases": "analysis.phase_table",
+    "diagnose": "analysis.diagnostics",
+    "open_run": "run.folder",
+    "InputError": "errors",
+    "Attack": "types",
+    "Measure": "types",
+    "Probe": "types",
+}
+_ROOMS = ("attacks", "measures", "objectives")
+
+__all__ = ["__version__", *_HOMES, *_ROOMS]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        module = importlib.import_module(f"{__name__}.{_HOMES[name]}")
+        return getattr(module, name)
+    if name in _ROOMS:
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

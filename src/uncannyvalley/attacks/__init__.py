@@ -1,0 +1,28 @@
+"""How x moves: attacks, and the control walks every attack is shown against."""
+
+from collections.abc import Callable
+
+from uncannyvalley.attacks.controls import assist, controls_of, noise
+from uncannyvalley.attacks.gradient import fgsm, gradient_walk, momentum, pgd
+from uncannyvalley.errors import unknown_name
+from uncannyvalley.types import Attack
+
+ATTACKS: dict[str, Callable[..., Attack]] = {
+    "fgsm": fgsm,
+    "pgd": pgd,
+    "momentum": momentum,
+    "noise": noise,
+    "assist": assist,
+}
+
+
+def by_name(name: str) -> Callable[..., Attack]:
+    """The maker of the attack ``name``; InputError with the nearest name for an unknown one."""
+    if name not in ATTACKS:
+        raise unknown_name("attack", name, ATTACKS)
+    return ATTACKS[name]
+
+
+__all__ = [
+    "ATTACKS", "assist", "by_name", "controls_of", "fgsm", "gradient_walk", "momentum", "noise", "pgd",
+]  # fmt: skip

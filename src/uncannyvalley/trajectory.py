@@ -1,0 +1,132 @@
+"""What was recorded: an Arrow table with one row for each example, restart and step.
+
+This module needs no torch, so a run can be read where no network can be built.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from uncannyvalley.errors import InputError, unknown_name
+
+METADATA_KEY = b"uncannyvalley"
+
+INDEX_FIELDS = (
+    pa.field("run", pa.dictionary(pa.int32(), pa.string())),
+    pa.field("example", pa.int64()),
+    pa.field("restart", pa.int32()),
+    pa.field("step", pa.int32()),
+    pa.field("label", pa.int32()),
+    pa.field("predicted", pa.int32()),
+    pa.field("adversarial", pa.bool_()),
+)
+"""Columns every trajectory has before its measures. ``step`` 0 is the clean point."""
+
+TARGET_FIELD = pa.field("target", pa.int32())
+
+
+def trajectory_schema(
+    units: Mapping[str, tuple[str, int]], about: Mapping[str, Any], extra: Sequence[pa.Field] = ()
+) -> pa.Schema:
+    """Index columns, ``extra`` ones, then a float64 column for each measure: name → (unit, version)."""
+    measured = [
+        pa.field(name, pa.float64(), metadata={"unit": unit, "version": str(version)})
+        for name, (unit, version) in units.items()
+    ]
+    metadata = {METADATA_KEY: json.dumps(about, sort_keys=True)}
+    return pa.schema([*INDEX_FIELDS, *extra, *measured], metadata=metadata)
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """A frozen view of recorded walks.
+
+    table   Arrow: run, example, restart, step, label, predicted, adversarial, (target,)
+            distance_linf, distance_l2, then the other measures, float64, units in the field metadata
+    about   what decided it: attack, settings, steps, rows, every, restarts, seed, classes, …
+    """
+
+    table: pa.Table
+
+    @cached_property
+    def about(self) -> dict[str, Any]:
+        metadata = self.table.schema.metadata or {}
+        if METADATA_KEY not in metadata:
+            raise InputError("this table is no trajectory: it lacks the metadata that record() writes")
+        return json.loads(metadata[METADATA_KEY])
+
+    @property
+    def attack(self) -> str:
+        return self.about["attack"]
+
+    @property
+    def rows(self) -> int:
+        """Rows of one walk: the clean point, a random start if there was one, and the steps."""
+        return self.about["rows"]
+
+    @property
+    def measures(self) -> tuple[str, ...]:
+        """Names of the columns that have a unit, in their order."""
+        return tuple(f.name for f in self.table.schema if (f.metadata or {}).get(b"unit") is not None)
+
+    @cached_property
+    def examples(self) -> np.ndarray:
+        """Ids of the examples, int64, in recorded order: the first axis of ``column``."""
+        ids = self.table["example"].to_numpy()
+        _, first = np.unique(ids, return_index=True)
+        return ids[np.sort(first)]
+
+    def unit(self, name: str) -> str:
+        """The unit of a measure, as printed on axes."""
+        self._check_measure(name)
+        return self.table.schema.field(name).metadata[b"unit"].decode()
+
+    def column(self, name: str, restart: int = 0) -> np.ndarray:
+        """float64 (examples, rows): row 0 the clean image, then the random start if any, then the steps.
+
+        NaN where nothing was recorded: after an example stopped, or between the rows that
+        ``every`` keeps. Also takes ``label``, ``predicted`` and ``adversarial`` (as 0 and 1).
+        """
+        if name not in ("label", "predicted", "adversarial", "target"):
+            self._check_measure(name)
+        elif name not in self.table.column_names:
+            raise InputError(f"this trajectory has no column {name!r}: the attack was not targeted")
+        chosen, example, step = self._place(restart)
+        filled = np.full((len(self.examples), self.rows), np.nan)
+        values = self.table[name].to_numpy()
+        filled[example, step] = values[chosen]
+        return filled
+
+    @cached_property
+    def _index(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Position of each table row: restart, example, step."""
+        order = np.argsort(self.examples, kind="stable")
+        ids = self.table["example"].to_numpy()
+        position = order[np.searchsorted(self.examples, ids, sorter=order)]
+        return self.table["restart"].to_numpy(), position, self.table["step"].to_numpy()
+
+    def _place(self, restart: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        restarts, example, step = self._index
+        chosen = restarts == restart
+        if not chosen.any():
+            known = np.unique(restarts).tolist()
+            raise InputError(f"no walk was recorded for restart {restart}; recorded: {known}")
+        return chosen, example[chosen], step[chosen]
+
+    def _check_measure(self, name: str) -> None:
+        if name not in self.measures:
+            raise unknown_name("measure in this trajectory", name, self.measures)
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __repr__(self) -> str:
+        return (
+            f"Trajectory({self.attack}, {len(self)} examples × {self.rows} rows, "
+            f"{self.about['restarts']} restart(s), {len(self.measures)} measures)"
+        )
