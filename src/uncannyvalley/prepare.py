@@ -61,7 +61,7 @@ def replace_module(root: nn.Module, old: nn.Module, new: nn.Module) -> nn.Module
     return root
 
 
-def _fuse(layer: nn.Module, norm: nn.Module) -> nn.Module:
+def _fuse(layer: nn.Module, norm: nn.modules.batchnorm._BatchNorm) -> nn.Module:
     if isinstance(layer, nn.Linear):
         return fuse_linear_bn_eval(layer, norm)
     return fuse_conv_bn_eval(layer, norm)  # type: ignore[type-var]
