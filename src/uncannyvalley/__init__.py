@@ -20,7 +20,7 @@ _HOMES = {
     "record": "recording",
     "Trajectory": "trajectory",
     "phases": "analysis.phase_table",
-    "diagnose": "analysis.diagnostics",
+    "diagnose": "analysis.smoothness",
     "open_run": "run.folder",
     "InputError": "errors",
     "Attack": "types",

@@ -55,7 +55,7 @@ def replace_module(root: nn.Module, old: nn.Module, new: nn.Module) -> nn.Module
     if root is old:
         return new
     for parent in list(root.modules()):
-        for name, child in list(parent.named_children()):
+        for name, child in list(parent._modules.items()):  # named_children hides second names
             if child is old:
                 setattr(parent, name, new)
     return root
@@ -72,7 +72,7 @@ def fold_batch_norm(net: nn.Module, sample: Tensor) -> int:
 
     Returns the number of layers folded. A layer called twice, or one of two that share it, stays.
     """
-    calls: dict[nn.Module, list[tuple[int | None, Tensor]]] = {}
+    calls: dict[nn.Module, list[tuple[Tensor | None, Tensor]]] = {}
 
     def watch(module: nn.Module, inputs: tuple, output: Tensor) -> None:
         entered = inputs[0] if inputs else None
@@ -118,9 +118,14 @@ class Note:
 class Preparation:
     """A body, what was done to it, and the memory layout it wants its images in."""
 
-    body: Body
+    module: nn.Module
     channels_last: bool = False
+    compiled: Body | None = None
     notes: list[Note] = field(default_factory=list)
+
+    @property
+    def body(self) -> Body:
+        return self.compiled or self.module
 
     @property
     def kept_any(self) -> bool:
@@ -158,18 +163,18 @@ def prepare_body(
         if count := fold_batch_norm(candidate, rows):
             against = reason_against(candidate, rows)
             done.notes.append(Note(f"folded {count} batch norms", against))
-            body = done.body = body if against else candidate
+            body = done.module = body if against else candidate
         if rows.dim() == 4 and any(isinstance(m, nn.Conv2d) for m in body.modules()):
             candidate = detached_copy(body)
             candidate.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             against = reason_against(candidate, rows.contiguous(memory_format=torch.channels_last))
             done.notes.append(Note("channels-last memory", against))
             done.channels_last = not against
-            body = done.body = body if against else candidate
+            body = done.module = body if against else candidate
     if compile:
         compiled = torch.compile(body)
         layout = torch.channels_last if done.channels_last else torch.contiguous_format
         against = reason_against(compiled, rows.contiguous(memory_format=layout))
         done.notes.append(Note("torch.compile", against))
-        done.body = done.body if against else compiled
+        done.compiled = None if against else compiled
     return done

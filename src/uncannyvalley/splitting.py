@@ -1,7 +1,7 @@
 """nn.Module → features φ and linear head, proved on a sample to be the same network."""
 
 import weakref
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -45,6 +45,7 @@ class SplitModel:
     """A network as features φ and a linear head, working on a frozen copy of its own.
 
     body       images → features (n, d); the user's network without its head, perhaps prepared
+    module     the body before torch.compile
     head       W (k, d) and b
     head_name  the head's name in the user's network
     prepared   whether any preparation was kept (decides numbers at 1e-7, so it is part of a run's key)
@@ -52,6 +53,7 @@ class SplitModel:
     """
 
     body: Body
+    module: nn.Module
     head: Head
     head_name: str
     prepared: bool
@@ -61,6 +63,13 @@ class SplitModel:
     channels_last: bool
     source: weakref.ref[nn.Module]
     source_state: tuple[tuple[int, int], ...]
+
+    def in_double(self) -> "SplitModel":
+        """The same model in float64, not compiled: for numerical tests."""
+        bias = None if self.head.bias is None else self.head.bias.double()
+        module = detached_copy(self.module).double()
+        head = Head(self.head.weight.double(), bias)
+        return replace(self, body=module, module=module, head=head, dtype=torch.float64)
 
     @property
     def classes(self) -> int:
@@ -137,7 +146,7 @@ def split(
     if prepare or compile:
         prepared = prepare_body(body, weight_and_bias, rows, expected, fold=prepare, compile=compile)
     return SplitModel(
-        prepared.body, weight_and_bias, name, prepared.kept_any, tuple(map(str, prepared.notes)),
+        prepared.body, prepared.module, weight_and_bias, name, prepared.kept_any, tuple(map(str, prepared.notes)),
         device, dtype, prepared.channels_last, weakref.ref(net), _weights_state(net),
     )  # fmt: skip
 

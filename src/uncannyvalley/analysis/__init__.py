@@ -1,0 +1,1 @@
+"""What recorded walks say: phases with their shares, contrasts with controls, and doubts about the method."""

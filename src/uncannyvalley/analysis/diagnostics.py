@@ -1,0 +1,110 @@
+"""When the method itself fails: doubts that belong beside every table of phases, each with its figure.
+
+Ways in which a walk can mean nothing: the loss surface was flat to begin with, the attack explored too little,
+the gradient is masked. That the loss is not smooth is found with the model at hand (`smoothness`).
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from uncannyvalley.trajectory import Trajectory
+
+FLAT_LOG_GINI = math.log(2.0**-23)
+"""Below this, 1 − Σp² is under float32 rounding: naive code sees no curvature at all."""
+
+
+@dataclass(frozen=True)
+class Diagnostic:
+    """One doubt: its figure, the limit beyond which it fires, and what that means."""
+
+    name: str
+    figure: float
+    limit: float
+    fired: bool
+    meaning: str
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.figure:.2f} (limit {self.limit:.2f}). {self.meaning}"
+
+
+def diagnose_trajectory(
+    trajectory: Trajectory, controls: Mapping[str, Trajectory] | None = None, restart: int = 0
+) -> list[Diagnostic]:
+    """The doubts that recorded numbers show by themselves; one entry each, fired or not.
+
+    Measures that were not recorded leave their diagnostic out. Control walks are not diagnosed: they need
+    not flip anything.
+    """
+    if trajectory.attack in ("noise", "assist"):
+        return []
+    found = []
+    if "log_gini" in trajectory.measures:
+        found.append(_flat_start(trajectory, restart))
+    if "loss" in trajectory.measures:
+        found.append(_explores_too_little(trajectory, restart))
+    if "input_gradient_norm" in trajectory.measures:
+        found.append(_zero_gradients(trajectory, restart))
+    if controls and "noise" in controls:
+        found.append(_noise_as_strong(trajectory, controls["noise"], restart))
+    return found
+
+
+def _flat_start(trajectory: Trajectory, restart: int) -> Diagnostic:
+    clean = trajectory.column("log_gini", restart)[:, 0]
+    share = float((clean < FLAT_LOG_GINI).mean())
+    return Diagnostic(
+        "flat to begin with", share, 0.5, share > 0.5,
+        "Share of images whose clean curvature lies under float32 rounding. There is hardly anything to fall below: "
+        "a shallow or missing valley says little; read the depth against the assist control.",
+    )  # fmt: skip
+
+
+def _explores_too_little(trajectory: Trajectory, restart: int) -> Diagnostic:
+    loss = trajectory.column("loss", restart)
+    adversarial = trajectory.column("adversarial", restart)
+    recorded = ~np.isnan(loss)
+    filled = np.where(recorded, loss, -np.inf)
+    last = loss.shape[1] - 1 - np.argmax(recorded[:, ::-1], axis=1)
+    everyone = np.arange(len(loss))
+    before = np.maximum(last - np.maximum(last // 10, 1), 0)
+    rising = filled[everyone, last] > filled[everyone, before]
+    unflipped = adversarial[everyone, last] != 1
+    share = float((rising & unflipped).mean())
+    return Diagnostic(
+        "explores too little", share, 0.25, share > 0.25,
+        "Share of images that are not flipped while their loss still rises in the last tenth of the walk. The walk ends "
+        "before the ridge: take more steps or a larger eps before reading phases.",
+    )  # fmt: skip
+
+
+def _zero_gradients(trajectory: Trajectory, restart: int) -> Diagnostic:
+    name = (
+        "log_input_gradient_norm"
+        if "log_input_gradient_norm" in trajectory.measures
+        else "input_gradient_norm"
+    )
+    norms = trajectory.column(name, restart)[:, 0]
+    share = float((norms == (-np.inf if name.startswith("log") else 0.0)).mean())
+    return Diagnostic(
+        "zero gradients", share, 0.0, share > 0,
+        "Share of clean images whose gradient is exactly zero. The attack cannot move them: the model masks its gradient "
+        "for these (dead units, rounding), which looks like robustness and is none.",
+    )  # fmt: skip
+
+
+def _noise_as_strong(trajectory: Trajectory, noise: Trajectory, restart: int) -> Diagnostic:
+    def flipped(walks: Trajectory, which: int) -> float:
+        adversarial = walks.column("adversarial", which)
+        return (
+            float((adversarial[adversarial[:, 0] == 0] == 1).any(axis=1).mean()) if len(adversarial) else 0.0
+        )
+
+    by_noise, by_attack = flipped(noise, 0), flipped(trajectory, restart)
+    return Diagnostic(
+        "noise as strong as the attack", by_noise, by_attack, by_noise > 0 and by_noise >= by_attack,
+        "Share of images that random directions flip, against the attack's share. A gradient that is no better than chance "
+        "points nowhere: the model masks it.",
+    )  # fmt: skip

@@ -1,0 +1,91 @@
+"""Images kept from a walk: clean, ridge, flip and valley iterates of some examples, all steps of a few."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+
+from uncannyvalley.measures.second import log_relative_sharpness
+from uncannyvalley.types import Probe
+
+WHOLE_WALKS = 8
+"""Examples of which every recorded step is kept."""
+
+ROLES = ("clean", "ridge", "flip", "valley")
+
+
+class Album:
+    """Watches one batch and holds the iterates that mark its phases, for the examples in ``wanted``.
+
+    wanted  ids to keep images of       whole  ids to keep every step of
+    """
+
+    def __init__(self, ids: Sequence[int], wanted: set[int], whole: set[int]) -> None:
+        self._rows = [row for row, one in enumerate(ids) if one in wanted]
+        self._ids = list(ids)
+        self._whole = whole
+        self._images: dict[tuple[int, int], np.ndarray] = {}  # (id, step) → pixels
+        self._roles: dict[int, dict[str, int]] = {ids[row]: {} for row in self._rows}
+        self._highest: dict[int, float] = {}
+        self._clean: dict[int, float] = {}
+
+    def see(self, restart: int, row: int, probe: Probe, values: dict[str, np.ndarray]) -> None:
+        """Take what this step marks; only the first of several restarts is kept."""
+        if restart or not self._rows:
+            return
+        sharpness = values.get("log_relative_sharpness")
+        if sharpness is None:
+            sharpness = log_relative_sharpness(probe).cpu().numpy()
+        wrong = (probe.predicted != probe.y).cpu().numpy()
+        pixels = probe.x[self._rows].float().cpu().numpy()
+        for position, batch_row in enumerate(self._rows):
+            one = self._ids[batch_row]
+            marks = self._marks(one, row, float(sharpness[batch_row]), bool(wrong[batch_row]))
+            self._roles[one] |= dict.fromkeys(marks, row)
+            if marks or one in self._whole:
+                self._images[one, row] = pixels[position].copy()
+            if one not in self._whole:
+                self._forget(one)
+
+    def _marks(self, one: int, row: int, sharpness: float, wrong: bool) -> list[str]:
+        """Roles that this step takes; the ridge moves on while the walk climbs."""
+        roles = self._roles[one]
+        marks = []
+        if row == 0:
+            self._clean[one] = sharpness
+            marks.append("clean")
+        if sharpness > self._highest.get(one, -np.inf) or row == 0:
+            self._highest[one] = sharpness
+            marks.append("ridge")
+        if wrong and "flip" not in roles:
+            marks.append("flip")
+        if ("flip" in roles or wrong) and sharpness < self._clean[one] and "valley" not in roles:
+            marks.append("valley")
+        return marks
+
+    def _forget(self, one: int) -> None:
+        """Drop iterates whose role moved on."""
+        marked = set(self._roles[one].values())
+        for key in [key for key in self._images if key[0] == one and key[1] not in marked]:
+            del self._images[key]
+
+    def table(self) -> pa.Table:
+        """One row a kept iterate: example, step, its roles, and its pixels as float32 (shape in the metadata)."""
+        keys = sorted(self._images)
+        roles = [[role for role in ROLES if self._roles[one].get(role) == step] for one, step in keys]
+        shape = next(iter(self._images.values())).shape if keys else (0,)
+        size = int(np.prod(shape))
+        flat = (
+            np.concatenate([self._images[key].reshape(-1) for key in keys])
+            if keys
+            else np.zeros(0, np.float32)
+        )
+        pixels = pa.FixedSizeListArray.from_arrays(pa.array(flat, pa.float32()), size)
+        columns = {
+            "example": pa.array([one for one, _ in keys], pa.int64()),
+            "step": pa.array([step for _, step in keys], pa.int32()),
+            "roles": pa.array(roles, pa.list_(pa.string())),
+            "pixels": pixels,
+        }
+        table = pa.table(columns)
+        return table.replace_schema_metadata({"shape": ",".join(map(str, shape))})

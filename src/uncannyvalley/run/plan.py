@@ -1,0 +1,128 @@
+"""Everything that decided a run's numbers, with one key over it."""
+
+import hashlib
+import json
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from uncannyvalley import __version__
+from uncannyvalley.errors import InputError
+
+SHARD_EXAMPLES = 256
+"""Examples of a shard, the unit of resuming. Fixed for a folder, whatever the batch size."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelPlan(_Part):
+    """The network: where it came from, and the numbers it is."""
+
+    spec: str
+    arguments: dict[str, str] = {}
+    fingerprint: str
+    head: str
+    dtype: str
+    prepared: bool
+
+
+class DataPlan(_Part):
+    """The images."""
+
+    spec: str
+    examples: int
+    fingerprint: str
+
+
+class AttackPlan(_Part):
+    """How x moves."""
+
+    name: str
+    settings: dict[str, Any]
+    target: str = "least-likely"
+
+
+class RecordingPlan(_Part):
+    """What is recorded; measures by name and version."""
+
+    steps: int
+    every: int
+    restarts: int
+    seed: int
+    keep: str = "measures"
+    keep_images: int
+    measures: dict[str, int]
+
+
+class LayoutPlan(_Part):
+    """How the numbers lie on disk: changes none of them."""
+
+    shard_examples: int = SHARD_EXAMPLES
+
+
+class Plan(_Part):
+    """``plan.toml``: a run's content, and the key that two runs share exactly if all of it agrees."""
+
+    version: str = __version__
+    model: ModelPlan
+    data: DataPlan
+    attack: AttackPlan
+    recording: RecordingPlan
+    layout: LayoutPlan = LayoutPlan()
+
+    @property
+    def key(self) -> str:
+        """SHA-256 over the content. Paths and layout are left out: they name numbers, they do not decide them."""
+        content = self.model_dump(mode="json", exclude={"layout": True, "model": {"spec"}, "data": {"spec"}})
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    def shards(self) -> dict[str, slice]:
+        """Name → rows of each shard."""
+        size, count = self.layout.shard_examples, self.data.examples
+        return {
+            f"part-{number:05d}.parquet": slice(first, min(first + size, count))
+            for number, first in enumerate(range(0, count, size))
+        }
+
+    def to_toml(self) -> str:
+        return f'# Everything that decided this run\'s numbers.\nkey = "{self.key}"\n' + tomli_w.dumps(
+            self.model_dump(mode="json")
+        )
+
+    @classmethod
+    def read(cls, path: Path) -> "Plan":
+        """The plan of a run folder; InputError where it is missing, broken or was edited."""
+        try:
+            content = tomllib.loads(path.read_text(encoding="utf-8"))
+            key = content.pop("key", None)
+            plan = cls.model_validate(content)
+        except FileNotFoundError as error:
+            raise InputError(f"{path.parent} is no run folder: it has no {path.name}") from error
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, ValidationError) as error:
+            first_line = str(error).splitlines()[0]
+            raise InputError(f"{path} cannot be read ({first_line}); record into a new folder") from error
+        if key != plan.key:
+            raise InputError(
+                f"{path} was edited after the run: its key does not fit its content. Record into a new folder"
+            )
+        return plan
+
+    def differences(self, other: "Plan") -> list[str]:
+        """Names of the parts in which two plans differ, as ``attack.settings``."""
+        mine, theirs = self.model_dump(mode="json"), other.model_dump(mode="json")
+        found = []
+        for part, value in mine.items():
+            if part in ("layout",) or value == theirs[part]:
+                continue
+            if isinstance(value, dict):
+                found += [
+                    f"{part}.{key}" for key in value if key != "spec" and value[key] != theirs[part].get(key)
+                ]
+            else:
+                found.append(part)
+        return found

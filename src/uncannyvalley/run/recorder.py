@@ -1,0 +1,107 @@
+"""Record a plan into its folder, shard by shard; whatever is finished stays."""
+
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from uncannyvalley.data import Images
+from uncannyvalley.recording import Recording, record_batch
+from uncannyvalley.run.album import WHOLE_WALKS, Album
+from uncannyvalley.run.files import sha256, write_whole
+from uncannyvalley.run.folder import RunFolder
+from uncannyvalley.splitting import SplitModel
+from uncannyvalley.types import Attack
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a plan names, at hand: the network, the images, the attack, and how to record."""
+
+    model: SplitModel
+    images: Images
+    attack: Attack
+    recording: Recording
+    target: Int[Tensor, "n"] | None
+    batch_size: int
+
+
+def record_run(run: RunFolder, work: Work, progress: Callable[[int], None] | None = None) -> int:
+    """Record every shard of ``run`` that is not there yet; returns how many were recorded.
+
+    Rows are streamed: memory holds one batch. Each shard is renamed into place when it is whole, after
+    its images, and listed in the manifest with its SHA-256.
+    """
+    missing = run.missing_shards()
+    for name in missing:
+        started = time.perf_counter()
+        count = _record_shard(run, work, name, progress)
+        manifest = run.manifest()
+        manifest["shards"][name] = {
+            "rows": count,
+            "sha256": sha256(run.path / "shards" / name),
+            "seconds": round(time.perf_counter() - started, 3),
+        }
+        manifest["provenance"] = provenance(work)
+        run.write_manifest(manifest)
+    return len(missing)
+
+
+def _record_shard(run: RunFolder, work: Work, name: str, progress: Callable[[int], None] | None) -> int:
+    rows = run.plan.shards()[name]
+    kept = run.plan.recording.keep_images
+    wanted, whole = set(range(kept)), set(range(min(kept, WHOLE_WALKS)))
+    schema = work.recording.schema(work.model, work.attack)
+    albums: list[pa.Table] = []
+    total = 0
+
+    def write(scratch: Path) -> None:
+        nonlocal total
+        with pq.ParquetWriter(scratch, schema, compression="zstd", write_page_checksum=True) as writer:
+            for first in range(rows.start, rows.stop, work.batch_size):
+                part = slice(first, min(first + work.batch_size, rows.stop))
+                ids = list(range(part.start, part.stop))
+                album = Album(ids, wanted, whole)
+                batch = record_batch(
+                    work.model, work.images[part], work.images.labels[part], ids, work.attack, work.recording,
+                    target=None if work.target is None else work.target[part],
+                    run=run.plan.key[:12], schema=schema, observer=album, progress=progress,
+                )  # fmt: skip
+                writer.write_batch(batch)
+                total += batch.num_rows
+                albums.append(album.table())
+        if rows.start < kept:
+            _write_images(run.path / "images", name, [one for one in albums if one.num_rows])
+
+    write_whole(run.path / "shards" / name, write)
+    return total
+
+
+def _write_images(folder: Path, name: str, tables: list[pa.Table]) -> None:
+    folder.mkdir(exist_ok=True)
+    table = pa.concat_tables(tables)
+    write_whole(
+        folder / name,
+        lambda scratch: pq.write_table(table, scratch, compression="zstd", write_page_checksum=True),
+    )
+
+
+def provenance(work: Work) -> dict[str, Any]:
+    """What does not decide the numbers (beyond float error), but explains them."""
+    return {
+        "batch_size": work.batch_size,
+        "device": str(work.model.device),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "preparation": list(work.model.notes),
+        "engine": "serial",
+    }
