@@ -127,7 +127,7 @@ def demo() -> nn.Module:
     from safetensors.torch import load_file
 
     path = cache_folder() / f"{DEMO_RECIPE}.safetensors"
-    net = demo_network()
+    net: nn.Module = demo_network()
     try:
         net.load_state_dict(load_file(path))
     except (OSError, SafetensorError, RuntimeError):  # not there, or broken: make it anew

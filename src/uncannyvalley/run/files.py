@@ -35,7 +35,11 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Text as a whole file."""
-    write_whole(path, lambda scratch: scratch.write_text(text, encoding="utf-8") and None)
+
+    def write(scratch: Path) -> None:
+        scratch.write_text(text, encoding="utf-8")
+
+    write_whole(path, write)
 
 
 def cannot_write(path: Path, error: OSError) -> InputError:

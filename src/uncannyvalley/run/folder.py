@@ -2,6 +2,8 @@
 
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,14 +14,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from uncannyvalley.errors import InputError
-from uncannyvalley.run.files import SCRATCH_ENDING, cannot_write, sha256, write_text
+from uncannyvalley.run.files import SCRATCH_ENDING, cannot_write, locked, sha256, write_text
 from uncannyvalley.run.plan import Plan
 from uncannyvalley.trajectory import Trajectory
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """A folder that holds one run; ``open_run`` reads one, ``prepare_folder`` makes or resumes one."""
+    """A folder that holds one run; ``open_run`` reads one, ``folder_for`` makes or resumes one."""
 
     path: Path
     plan: Plan
@@ -116,23 +118,42 @@ def open_run(path: str | Path) -> RunFolder:
     return RunFolder(folder, Plan.read(folder / "plan.toml"))
 
 
-def prepare_folder(path: Path, plan: Plan, overwrite: bool = False) -> RunFolder:
-    """A folder ready for ``plan``: new, or holding the same run so far.
+@contextmanager
+def folder_for(path: Path, plan: Plan, overwrite: bool = False) -> Iterator[RunFolder]:
+    """A folder held for ``plan`` by this process alone: new, or with the same run so far.
 
-    Raises InputError for a folder of another run, or of anything else; never deletes what is no run.
+    A folder that was new and got no finished shard is removed again. Raises InputError for a folder of
+    another run, of another process or of anything else; never deletes what is no run.
     """
-    run = RunFolder(path, plan)
+    is_new = _check_place(path)
+    with locked(path):
+        run = _resumed(path, plan, overwrite)
+        try:
+            yield run
+        finally:
+            if is_new and not run.manifest()["shards"]:
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def _check_place(path: Path) -> bool:
+    """Whether ``path`` is free; InputError where something else is there."""
     try:
         if path.exists() and not path.is_dir():
             raise InputError(f"{path} is a file; choose a folder for the run")
-        entries = [one for one in path.iterdir() if one.name != ".lock"] if path.exists() else []
-        if entries and not (path / "plan.toml").is_file():
-            raise InputError(
-                f"{path} is not empty and holds no run; choose a new folder (nothing was changed)"
-            )
-        if entries and overwrite:
+        entries = [one.name for one in path.iterdir()] if path.exists() else []
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    if set(entries) - {".lock"} and "plan.toml" not in entries:
+        raise InputError(f"{path} is not empty and holds no run; choose a new folder (nothing was changed)")
+    return not entries
+
+
+def _resumed(path: Path, plan: Plan, overwrite: bool) -> RunFolder:
+    run = RunFolder(path, plan)
+    try:
+        if overwrite:
             _clear(path)
-        elif entries:
+        elif (path / "plan.toml").exists():
             run = RunFolder(path, _agreeing(path, plan))
         for scratch in path.rglob(f"*{SCRATCH_ENDING}"):  # left by a killed process
             scratch.unlink()

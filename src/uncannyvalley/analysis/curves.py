@@ -1,0 +1,80 @@
+"""Curves over the steps of a walk: what figures draw, computed before they draw it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from uncannyvalley.trajectory import Trajectory
+
+BAND = (10, 90)
+"""Percentiles of the examples that a curve's band spans."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Median and band of one measure over the steps of one walk; gaps (rows not recorded) left out."""
+
+    walk: str
+    measure: str
+    unit: str
+    steps: np.ndarray
+    median: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+
+def curve(trajectory: Trajectory, measure: str) -> Curve:
+    """The curve of ``measure`` over the examples that were classified correctly before the walk."""
+    values = _of_correct(trajectory, measure)
+    steps = np.flatnonzero(~np.isnan(values).all(axis=0))
+    recorded = values[:, steps]
+    low, median, high = np.nanpercentile(recorded, [BAND[0], 50, BAND[1]], axis=0)
+    return Curve(trajectory.attack, measure, trajectory.unit(measure), steps, median, low, high)
+
+
+def _of_correct(trajectory: Trajectory, measure: str) -> np.ndarray:
+    correct = trajectory.column("adversarial")[:, 0] == 0
+    values = trajectory.column(measure)
+    return values[correct] if correct.any() else values
+
+
+@dataclass(frozen=True)
+class ShareCurves:
+    """Mean change of log κ since the clean point and its three shares, which add up to it."""
+
+    steps: np.ndarray
+    total: np.ndarray
+    gini: np.ndarray
+    norm: np.ndarray
+    geometry: np.ndarray
+
+
+def share_curves(trajectory: Trajectory) -> ShareCurves:
+    """What log κ is made of, along the walk; means over examples whose shares are all finite."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        parts = {
+            "total": _of_correct(trajectory, "log_relative_sharpness"),
+            "gini": _of_correct(trajectory, "log_gini"),
+            "norm": 2 * np.log(_of_correct(trajectory, "feature_norm")),
+            "geometry": _of_correct(trajectory, "log_geometry"),
+        }
+        changes = {name: values - values[:, :1] for name, values in parts.items()}
+    steps = np.flatnonzero(~np.isnan(parts["total"]).all(axis=0))
+    finite = np.all([np.isfinite(change[:, steps]).all(axis=1) for change in changes.values()], axis=0)
+    if not finite.any():
+        return ShareCurves(steps, *(np.full(len(steps), np.nan) for _ in range(4)))
+    return ShareCurves(
+        steps, **{name: change[finite][:, steps].mean(axis=0) for name, change in changes.items()}
+    )
+
+
+def histogram(values: np.ndarray, rows: int) -> np.ndarray:
+    """Share of examples for each step 0 … rows − 1; NaN entries count towards none."""
+    counts = np.bincount(values[~np.isnan(values)].astype(int), minlength=rows)
+    return counts / max(len(values), 1)
+
+
+def default_measures(trajectories: Sequence[Trajectory], wanted: Sequence[str]) -> list[str]:
+    """Those of ``wanted`` that every trajectory recorded."""
+    return [name for name in wanted if all(name in one.measures for one in trajectories)]

@@ -1,0 +1,219 @@
+"""What a user asks for, by names → the plan that decides the numbers, and the work at hand."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from uncannyvalley import attacks, data, zoo
+from uncannyvalley.analysis.diagnostics import Diagnostic
+from uncannyvalley.analysis.smoothness import diagnose
+from uncannyvalley.checks import check_count, check_labels
+from uncannyvalley.data import Images
+from uncannyvalley.errors import InputError, unknown_name
+from uncannyvalley.measures import resolve
+from uncannyvalley.recording import Recording, check_target, choose_batch_size
+from uncannyvalley.run.folder import RunFolder, folder_for
+from uncannyvalley.run.plan import (
+    SHARD_EXAMPLES,
+    AttackPlan,
+    DataPlan,
+    LayoutPlan,
+    ModelPlan,
+    Plan,
+    RecordingPlan,
+)
+from uncannyvalley.run.recorder import Work, record_run
+from uncannyvalley.splitting import SplitModel, split
+from uncannyvalley.types import Attack
+
+DTYPES = {name: getattr(torch, name) for name in ("float32", "float64", "bfloat16", "float16")}
+
+Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Request:
+    """One recording, as ``uncanny record`` takes it; fields are its options."""
+
+    model: str = "demo"
+    data: str = "digits"
+    attack: str = "pgd"
+    norm: str = "linf"
+    eps: float = 8 / 255
+    step_size: float | None = None
+    steps: int | None = None
+    random_start: bool = False
+    target: str | None = None
+    restarts: int = 1
+    seed: int = 0
+    every: int = 1
+    measures: Sequence[str] | None = None
+    limit: int | None = None
+    batch_size: int | None = None
+    keep: str | None = None
+    keep_images: int = 64
+    head: str | None = None
+    device: str = "auto"
+    dtype: str | None = None
+    prepare: bool = True
+    compile: bool = False
+    shard_examples: int = SHARD_EXAMPLES
+    model_arguments: Mapping[str, str] = field(default_factory=dict)
+
+
+def load_images(request: Request) -> Images:
+    """The data asked for."""
+    if request.limit is not None:
+        check_count("limit", request.limit, 1)
+    return data.load(request.data).first(request.limit)
+
+
+def load_model(request: Request, images: Images) -> tuple[SplitModel, str]:
+    """The network asked for, split and on its device, with the fingerprint of its weights."""
+    if request.dtype is not None and request.dtype not in DTYPES:
+        raise unknown_name("dtype", request.dtype, DTYPES)
+    net = zoo.load(request.model, request.model_arguments)
+    model = split(
+        net, images[: min(8, len(images))], request.head, prepare=request.prepare, compile=request.compile,
+        device=_device(request.device), dtype=None if request.dtype is None else DTYPES[request.dtype],
+    )  # fmt: skip
+    check_labels(images.labels, len(images), model.classes)
+    return model, zoo.fingerprint(net)
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        first_line = str(error).splitlines()[0]
+        raise InputError(f"device {name!r} cannot be used here ({first_line}); try --device cpu") from error
+    return device
+
+
+def make_attack(request: Request) -> Attack:
+    """The attack asked for; its step size is a quarter of eps where none is given."""
+    maker = attacks.by_name(request.attack)
+    settings = {
+        "eps": request.eps,
+        "random_start": request.random_start,
+        "targeted": request.target is not None,
+    }
+    if request.attack != "fgsm" or request.step_size is not None:
+        settings["step_size"] = request.eps / 4 if request.step_size is None else request.step_size
+    return maker(request.norm, **settings)
+
+
+def make_work(request: Request) -> tuple[Plan, Work]:
+    """Everything a recording needs, checked, and the plan that names it."""
+    images = load_images(request)
+    attack = make_attack(request)
+    steps = request.steps if request.steps is not None else (attack.max_steps or 20)
+    recording = Recording(
+        steps, resolve(request.measures), request.seed, request.restarts, request.every, request.keep
+    )
+    check_count("keep_images", request.keep_images, 0)
+    check_count("shard_examples", request.shard_examples, 1)
+    model, fingerprint = load_model(request, images)
+    work = Work(
+        model, images, attack, recording, _target(request, images, attack, model.classes),
+        min(choose_batch_size(model, request.batch_size), request.shard_examples),
+    )  # fmt: skip
+    return make_plan(request, work, fingerprint), work
+
+
+def _target(request: Request, images: Images, attack: Attack, classes: int) -> Tensor | None:
+    """Target classes from a number, a class name, or 'least-likely' (chosen while recording)."""
+    if request.target is None or request.target == "least-likely":
+        return None
+    if request.target in images.class_names:
+        number = images.class_names.index(request.target)
+    elif request.target.isdigit():
+        number = int(request.target)
+    else:
+        raise unknown_name(
+            "target class", request.target, ["least-likely", "a class number", *images.class_names]
+        )
+    return check_target(number, images.labels, attack, classes)
+
+
+def make_plan(request: Request, work: Work, fingerprint: str) -> Plan:
+    """The plan of ``work``: what decides its numbers."""
+    recording, model = work.recording, work.model
+    return Plan(
+        model=ModelPlan(
+            spec=request.model, arguments=dict(request.model_arguments), fingerprint=fingerprint,
+            head=model.head_name, dtype=str(model.dtype).removeprefix("torch."), prepared=model.prepared,
+        ),
+        data=DataPlan(spec=request.data, examples=len(work.images), fingerprint=work.images.fingerprint),
+        attack=AttackPlan(
+            name=work.attack.name, settings=dict(work.attack.settings), target=request.target or "least-likely"
+        ),
+        recording=RecordingPlan(
+            steps=recording.steps, every=recording.every, restarts=recording.restarts, seed=recording.seed,
+            keep=recording.keep or "measures", keep_images=min(request.keep_images, len(work.images)),
+            measures={one.name: one.version for one in recording.measures},
+        ),
+        layout=LayoutPlan(shard_examples=request.shard_examples),
+    )  # fmt: skip
+
+
+def control_runs(plan: Plan, work: Work) -> Iterator[tuple[str, Plan, Work]]:
+    """Name, plan and work of each control walk: same images, ball, steps and seed; no images kept."""
+    for attack in attacks.controls_of(work.attack):
+        settings = AttackPlan(name=attack.name, settings=dict(attack.settings))
+        recording = plan.recording.model_copy(update={"keep_images": 0})
+        control = plan.model_copy(update={"attack": settings, "recording": recording})
+        yield attack.name, control, replace(work, attack=attack, target=None)
+
+
+def record_with_controls(
+    plan: Plan,
+    work: Work,
+    out: Path,
+    *,
+    controls: bool = True,
+    overwrite: bool = False,
+    progress: Callable[[str, int], Progress] | None = None,
+) -> tuple[RunFolder, int]:
+    """Record the walk into ``out`` and its controls beside it; resumes what is unfinished.
+
+    ``progress(name, total)`` is asked for a counter of example-steps for each walk. Returns the run and how
+    many shards were recorded: 0 means that it was complete already.
+    """
+    with folder_for(out, plan, overwrite) as run:
+        recorded = _record(run, work, work.attack.name, progress)
+        _keep_doubts(run, work)
+        for name, control, control_work in control_runs(plan, work) if controls else ():
+            with folder_for(out / "controls" / name, control) as beside:
+                recorded += _record(beside, control_work, name, progress)
+    return run, recorded
+
+
+def _record(run: RunFolder, work: Work, name: str, progress: Callable[[str, int], Progress] | None) -> int:
+    missing = [run.plan.shards()[shard] for shard in run.missing_shards()]
+    examples = sum(rows.stop - rows.start for rows in missing)
+    walked = work.recording.last_row(work.attack) + 1
+    counter = progress(name, examples * walked * work.recording.restarts) if progress and missing else None
+    return record_run(run, work, counter)
+
+
+def _keep_doubts(run: RunFolder, work: Work) -> None:
+    """What only the model can tell about the method goes into the manifest, once."""
+    manifest = run.manifest()
+    if manifest["diagnostics"]:
+        return
+    found = diagnose(work.model, work.images[:16], work.images.labels[:16])
+    manifest["diagnostics"] = [vars(one) for one in found if math.isfinite(one.figure)]
+    run.write_manifest(manifest)
+
+
+def doubts_of(run: RunFolder) -> list[Diagnostic]:
+    """The diagnostics that were kept when the run was recorded."""
+    return [Diagnostic(**one) for one in run.manifest()["diagnostics"]]
