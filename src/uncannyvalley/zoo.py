@@ -136,6 +136,13 @@ def demo() -> nn.Module:
     return net.eval()
 
 
+def demo_accuracy() -> float:
+    """Share of the held-out digits that the demo network gets right."""
+    images, net = data.digits("test"), demo()
+    with torch.no_grad():
+        return (net(images[:]).argmax(dim=1) == images.labels).double().mean().item()
+
+
 def _save(net: nn.Module, path: Path) -> None:
     """Whole or not at all; a cache that cannot be written costs only the next training."""
     from safetensors.torch import save_file

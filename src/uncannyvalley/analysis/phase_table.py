@@ -25,7 +25,7 @@ SHARES = ("gini", "norm", "geometry")
 CHANGES = ("climb", "descent", "change")
 """climb: clean → ridge; descent: ridge → last; change: clean → last, which is minus the depth."""
 
-_NEEDED = ("log_relative_sharpness", "log_gini", "feature_norm", "log_geometry")
+NEEDED = ("log_relative_sharpness", "log_gini", "feature_norm", "log_geometry")
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,14 @@ class Phases:
 
     def __len__(self) -> int:
         return self.table.num_rows
+
+    def records(self) -> list[dict[str, float | int | None]]:
+        """One mapping for each example, None where a phase was not reached."""
+        finite = {name: np.isfinite(self.column(name)) for name in self.table.column_names}
+        return [
+            {name: value if finite[name][row] else None for name, value in record.items()}
+            for row, record in enumerate(self.table.to_pylist())
+        ]
 
     @cached_property
     def own_summary(self) -> WalkSummary:
@@ -90,7 +98,7 @@ def phases(
 
 
 def _phase_columns(trajectory: Trajectory, restart: int) -> pa.Table:
-    missing = [name for name in _NEEDED if name not in trajectory.measures]
+    missing = [name for name in NEEDED if name not in trajectory.measures]
     if missing:
         raise InputError(
             f"phases need the measures {', '.join(missing)}, which were not recorded; record with measures=None, or add them"

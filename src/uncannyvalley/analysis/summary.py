@@ -125,24 +125,29 @@ class PhaseSummary:
     def cells(self) -> list[tuple[str, list[str]]]:
         """The table as text: (row title, one cell for each walk)."""
         walks = self.walks
-
-        def shares(change: str) -> list[str]:
-            return [_shares_text(walk.shares[change], change) for walk in walks]
-
-        return [
+        rows = [
             ("examples", [f"{walk.examples}" for walk in walks]),
             ("label flipped", [f"{walk.flipped:.0%}" for walk in walks]),
-            ("with a ridge (κ ×10 up, ×10 down)", [f"{walk.ridge:.0%}" for walk in walks]),
-            ("in the valley after the flip", [f"{walk.valley:.0%}" for walk in walks]),
-            ("ends flatter than it began", [f"{walk.below:.0%}" for walk in walks]),
-            ("step of the ridge", [f"{walk.ridge_step:.0f}" for walk in walks]),
-            ("step of the flip", [f"{walk.flip_step:.0f}" for walk in walks]),
-            ("step into the valley", [f"{walk.valley_step:.0f}" for walk in walks]),
-            ("ridge height, nats of log κ", [f"{walk.ridge_height:.2f}" for walk in walks]),
-            ("valley depth, nats of log κ", [f"{walk.depth:.2f}" for walk in walks]),
-            ("climb = Gini + norm + geometry", shares("climb")),
-            ("descent = Gini + norm + geometry", shares("descent")),
+            ("ridge: ×10 up, ×10 down", [f"{walk.ridge:.0%}" for walk in walks]),
+            ("valley after the flip", [f"{walk.valley:.0%}" for walk in walks]),
+            ("ends below clean", [f"{walk.below:.0%}" for walk in walks]),
+            ("ridge at step", [f"{walk.ridge_step:.0f}" for walk in walks]),
+            ("flip at step", [f"{walk.flip_step:.0f}" for walk in walks]),
+            ("valley from step", [f"{walk.valley_step:.0f}" for walk in walks]),
+            ("ridge height, nats", [f"{walk.ridge_height:.2f}" for walk in walks]),
+            ("valley depth, nats", [f"{walk.depth:.2f}" for walk in walks]),
         ]
+        for change, title in (("climb", "climb to the ridge, nats"), ("descent", "descent from it, nats")):
+            rows.append((title, [_signed(walk.shares[change][change]) for walk in walks]))
+            for share, name in (
+                ("gini", "of it Gini"),
+                ("norm", "of it norm"),
+                ("geometry", "of it geometry"),
+            ):
+                rows.append(
+                    (f"  {name}", [_signed(walk.shares[change][f"{change}_{share}"]) for walk in walks])
+                )
+        return rows
 
     def __str__(self) -> str:
         rows = [("", [walk.name for walk in self.walks]), *self.cells()]
@@ -157,6 +162,5 @@ class PhaseSummary:
         return "\n".join([*lines, *(f"! {one}" for one in self.diagnostics if one.fired)])
 
 
-def _shares_text(shares: Mapping[str, float], change: str) -> str:
-    parts = [shares[f"{change}_{share}"] for share in ("gini", "norm", "geometry")]
-    return f"{shares[change]:+.2f} = {parts[0]:+.2f} {parts[1]:+.2f} {parts[2]:+.2f}"
+def _signed(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:+.2f}"

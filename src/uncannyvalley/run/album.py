@@ -69,23 +69,18 @@ class Album:
         for key in [key for key in self._images if key[0] == one and key[1] not in marked]:
             del self._images[key]
 
-    def table(self) -> pa.Table:
+    def table(self) -> pa.Table | None:
         """One row a kept iterate: example, step, its roles, and its pixels as float32 (shape in the metadata)."""
+        if not self._images:
+            return None
         keys = sorted(self._images)
         roles = [[role for role in ROLES if self._roles[one].get(role) == step] for one, step in keys]
-        shape = next(iter(self._images.values())).shape if keys else (0,)
-        size = int(np.prod(shape))
-        flat = (
-            np.concatenate([self._images[key].reshape(-1) for key in keys])
-            if keys
-            else np.zeros(0, np.float32)
-        )
-        pixels = pa.FixedSizeListArray.from_arrays(pa.array(flat, pa.float32()), size)
+        shape = self._images[keys[0]].shape
+        flat = np.concatenate([self._images[key].reshape(-1) for key in keys])
         columns = {
             "example": pa.array([one for one, _ in keys], pa.int64()),
             "step": pa.array([step for _, step in keys], pa.int32()),
             "roles": pa.array(roles, pa.list_(pa.string())),
-            "pixels": pixels,
+            "pixels": pa.FixedSizeListArray.from_arrays(pa.array(flat, pa.float32()), int(np.prod(shape))),
         }
-        table = pa.table(columns)
-        return table.replace_schema_metadata({"shape": ",".join(map(str, shape))})
+        return pa.table(columns).replace_schema_metadata({"shape": ",".join(map(str, shape))})

@@ -35,9 +35,14 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Text as a whole file."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Bytes as a whole file."""
 
     def write(scratch: Path) -> None:
-        scratch.write_text(text, encoding="utf-8")
+        scratch.write_bytes(content)
 
     write_whole(path, write)
 

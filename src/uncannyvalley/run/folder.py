@@ -78,7 +78,8 @@ class RunFolder:
     def controls(self) -> dict[str, Trajectory]:
         """The control walks that were recorded beside this run, by name."""
         folder = self.path / "controls"
-        found = sorted(folder.iterdir()) if folder.is_dir() else []
+        # reversed: noise before assist, as everywhere
+        found = sorted(folder.iterdir(), reverse=True) if folder.is_dir() else []
         runs = {child.name: open_run(child) for child in found if (child / "plan.toml").is_file()}
         return {name: run.trajectory for name, run in runs.items() if run.manifest()["shards"]}
 

@@ -77,9 +77,10 @@ def _record_shard(run: RunFolder, work: Work, name: str, progress: Callable[[int
                 )  # fmt: skip
                 writer.write_batch(batch)
                 total += batch.num_rows
-                albums.append(album.table())
-        if rows.start < kept:
-            _write_images(run.path / "images", name, [one for one in albums if one.num_rows])
+                if (pictures := album.table()) is not None:
+                    albums.append(pictures)
+        if albums:
+            _write_images(run.path / "images", name, albums)
 
     write_whole(run.path / "shards" / name, write)
     return total

@@ -1,0 +1,5 @@
+"""``python -m uncannyvalley`` is the command ``uncanny``."""
+
+from uncannyvalley.cli.app import main
+
+main()

@@ -1,0 +1,48 @@
+"""``uncanny``: the commands by name."""
+
+from typing import Annotated
+
+import typer
+
+from uncannyvalley import __version__
+from uncannyvalley.cli import checking, demonstrating, listing, recorder, showing
+from uncannyvalley.cli.guard import guarded
+
+app = typer.Typer(
+    name="uncanny",
+    help="See how the loss surface bends while an input is attacked: every step, exactly.\n\n"
+    "Start with: uncanny demo",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("demo")(guarded(demonstrating.demo))
+app.command("record")(guarded(recorder.record))
+app.command("show")(guarded(showing.show))
+app.command("phases")(guarded(showing.phases))
+app.command("check")(guarded(checking.check))
+app.command("list")(guarded(listing.list_names))
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"uncanny {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit."),
+    ] = False,
+) -> None:
+    """See how the loss surface bends while an input is attacked: every step, exactly.
+
+    Start with: uncanny demo
+    """
+
+
+def main() -> None:
+    """Run the command line."""
+    app()

@@ -1,0 +1,59 @@
+"""Options that several commands share, with their help, and the ways their texts are read."""
+
+from fractions import Fraction
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from uncannyvalley.errors import InputError
+
+
+def ratio(text: str) -> float:
+    """A number, or a fraction like 8/255."""
+    try:
+        return float(Fraction(text.replace(" ", "")))
+    except (ValueError, ZeroDivisionError) as error:
+        raise InputError(f"{text!r} is no number; write it as 0.03 or as 8/255") from error
+
+
+def pairs(texts: list[str]) -> dict[str, str]:
+    """``name=value`` texts as a mapping."""
+    named = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise InputError(f"--model-arg takes name=value, got {text!r}")
+        named[name] = value
+    return named
+
+
+def names(text: str | None) -> list[str] | None:
+    """Comma-separated names; None stays None."""
+    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
+
+
+Model = Annotated[
+    str, typer.Option(help="demo, or path/to/file.py:callable that returns an nn.Module (the file is run).")
+]
+ModelArg = Annotated[list[str], typer.Option("--model-arg", help="name=value for the callable; repeatable.")]
+Data = Annotated[str, typer.Option(help="digits, parquet:PATH, npz:PATH or folder:PATH.")]
+Limit = Annotated[int | None, typer.Option(help="Use only the first LIMIT images.")]
+HeadName = Annotated[
+    str | None, typer.Option("--head", help="Name of the linear head; found by itself if left out.")
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, …")]
+Dtype = Annotated[
+    str | None, typer.Option(help="float32, float64, bfloat16 or float16; the model's own if left out.")
+]
+BatchSize = Annotated[
+    int | None, typer.Option(help="Images at a time; decides no number beyond float error.")
+]
+Prepare = Annotated[
+    bool, typer.Option("--prepare/--no-prepare", help="Work on a faster, proved equal copy of the network.")
+]
+Compile = Annotated[
+    bool, typer.Option("--compile", help="Also use torch.compile (needs a C++ compiler on CPUs).")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines instead of tables.")]
+RunDir = Annotated[Path, typer.Argument(help="A folder that uncanny record wrote.", show_default=False)]

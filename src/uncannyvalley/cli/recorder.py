@@ -1,0 +1,123 @@
+"""``uncanny record``: an attack, step by step, beside its controls."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from uncannyvalley.cli import options
+from uncannyvalley.cli.printing import console, print_json, print_phases, progress_bars
+
+if TYPE_CHECKING:
+    from uncannyvalley.run.folder import RunFolder
+    from uncannyvalley.run.request import Request
+
+
+def record(
+    out: Annotated[
+        Path, typer.Option(help="Folder of the run; the same command resumes it.", show_default=False)
+    ],
+    model: options.Model = "demo",
+    model_arg: options.ModelArg = [],  # noqa: B006 (typer reads it)
+    data: options.Data = "digits",
+    attack: Annotated[str, typer.Option(help="fgsm, pgd, momentum, noise or assist.")] = "pgd",
+    norm: Annotated[str, typer.Option(help="linf or l2.")] = "linf",
+    eps: Annotated[str, typer.Option(help="Radius, in units of the input's range [0, 1].")] = "8/255",
+    step_size: Annotated[
+        str | None, typer.Option(help="Length of a step; eps/4 if left out (fgsm: eps).")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="Steps of the walk; 20 if left out (fgsm: 1).")] = None,
+    random_start: Annotated[
+        bool, typer.Option("--random-start", help="Begin at a random point of the ball.")
+    ] = False,
+    target: Annotated[
+        str | None, typer.Option(help="Aim at a class: its number or name, or least-likely.")
+    ] = None,
+    restarts: Annotated[
+        int, typer.Option(help="Walks from each image, each with its own random numbers.")
+    ] = 1,
+    limit: options.Limit = None,
+    batch_size: options.BatchSize = None,
+    seed: Annotated[int, typer.Option(help="Seed of all random numbers.")] = 0,
+    every: Annotated[int, typer.Option(help="Record every K-th step, and always the first and last.")] = 1,
+    measures: Annotated[
+        str | None, typer.Option(help="Comma-separated names (see: uncanny list measures); all if left out.")
+    ] = None,
+    keep: Annotated[
+        str | None, typer.Option(help="logits or features: store them for every recorded step.")
+    ] = None,
+    keep_images: Annotated[int, typer.Option(help="Keep the marked iterates of this many images.")] = 64,
+    controls: Annotated[
+        bool, typer.Option("--controls/--no-controls", help="Also walk noise and assist.")
+    ] = True,
+    head: options.HeadName = None,
+    device: options.Device = "auto",
+    dtype: options.Dtype = None,
+    prepare: options.Prepare = True,
+    compile: options.Compile = False,
+    shard_size: Annotated[int, typer.Option(help="Images of a shard, the unit of resuming.")] = 256,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace another run in the folder.")
+    ] = False,
+    json: options.Json = False,
+) -> None:
+    """Record every step of an attack with exact sharpness, and draw the walk beside its controls."""
+    from uncannyvalley.run.request import Request
+
+    request = Request(
+        model=model, model_arguments=options.pairs(model_arg), data=data, attack=attack, norm=norm,
+        eps=options.ratio(eps), step_size=None if step_size is None else options.ratio(step_size), steps=steps,
+        random_start=random_start, target=target, restarts=restarts, seed=seed, every=every,
+        measures=options.names(measures), limit=limit, batch_size=batch_size, keep=keep, keep_images=keep_images,
+        head=head, device=device, dtype=dtype, prepare=prepare, compile=compile, shard_examples=shard_size,
+    )  # fmt: skip
+    run_and_print(request, out, controls=controls, overwrite=overwrite, json=json)
+
+
+def run_and_print(request: "Request", out: Path, *, controls: bool, overwrite: bool, json: bool) -> None:
+    """Record, write the derived files, and say what came out and where it is."""
+    from uncannyvalley.run.request import make_work, record_with_controls
+
+    plan, work = make_work(request)
+    with progress_bars(quiet=json) as progress:
+        run, recorded = record_with_controls(
+            plan, work, out, controls=controls, overwrite=overwrite, progress=progress
+        )
+    if not recorded and not json:
+        console.print(f"{out} is complete already: nothing to record.")
+    finish(run, work.images.class_names, json)
+
+
+def finish(run: "RunFolder", class_names: tuple[str, ...], json: bool) -> None:
+    """Phases and reading on standard output, figure and page beside the shards."""
+    from uncannyvalley.analysis.reading import reading
+    from uncannyvalley.report.run_report import phases_of, write_report
+
+    missing = phases_missing(run)
+    if missing:
+        files: dict[str, Any] = {"run": str(run.path)}
+        note = f"Phases need {', '.join(missing)}, which --measures left out."
+        print_json({"files": files, "note": note}) if json else console.print(f"{note}\nrun: {run.path}")
+        return
+    found = phases_of(run)
+    written = write_report(run, found, class_names)
+    summary = found.summary()
+    files = {"run": str(run.path), "phases": str(written.phases)}
+    if written.figure and written.report:
+        files |= {"figure": str(written.figure), "report": str(written.report)}
+    if json:
+        print_json({"key": run.plan.key, "files": files, **summary.to_dict(), "reading": reading(summary)})
+        return
+    print_phases(summary)
+    console.print()
+    console.print(reading(summary))
+    console.print()
+    for name, path in files.items():
+        console.print(f"[bold]{name:>7}[/bold]  {path}", soft_wrap=True)
+
+
+def phases_missing(run: "RunFolder") -> list[str]:
+    """Measures that phases need and the run does not have."""
+    from uncannyvalley.analysis.phase_table import NEEDED
+
+    return [name for name in NEEDED if name not in run.plan.recording.measures]

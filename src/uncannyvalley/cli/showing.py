@@ -1,0 +1,81 @@
+"""``uncanny show`` and ``uncanny phases``: what a run folder holds, and what it says."""
+
+from typing import Annotated, Any
+
+import typer
+
+from uncannyvalley.cli import options
+from uncannyvalley.cli.printing import console, print_json, print_phases, print_table
+
+
+def show(run_dir: options.RunDir, json: options.Json = False) -> None:
+    """Say what a run is, how far it came, and how its measures moved from the clean image to the last step."""
+    from uncannyvalley.run.folder import open_run
+
+    run = open_run(run_dir)
+    plan, listed = run.plan, run.manifest()["shards"]
+    missing = run.missing_shards()
+    about: dict[str, Any] = {
+        "folder": str(run.path), "key": plan.key, "complete": not missing,
+        "shards": f"{len(plan.shards()) - len(missing)} of {len(plan.shards())}",
+        "model": plan.model.spec, "data": f"{plan.data.spec} ({plan.data.examples} images)",
+        "attack": f"{plan.attack.name} {plan.attack.settings}",
+        "steps": plan.recording.steps, "restarts": plan.recording.restarts, "seed": plan.recording.seed,
+        "seconds": round(sum(one["seconds"] for one in listed.values()), 1),
+        "controls": ", ".join(run.controls()) or "none",
+    }  # fmt: skip
+    rows = _medians(run) if listed else []
+    if json:
+        names = ("measure", "unit", "clean", "highest", "last")
+        print_json({**about, "medians": [dict(zip(names, row, strict=True)) for row in rows]})
+        return
+    print_table(f"Run {run.path}", ["", ""], [[name, str(value)] for name, value in about.items()], left=2)
+    if rows:
+        console.print()
+        header = ["median of", "unit", "clean image", "highest", "last step"]
+        print_table(
+            "Measures", header, [[*row[:2], *(f"{value:.4g}" for value in row[2:])] for row in rows], left=2
+        )
+
+
+def _medians(run: Any) -> list[tuple[str, str, float, float, float]]:
+    """Median over examples of each measure: at the clean image, at its highest step, at its last."""
+    from uncannyvalley.analysis.curves import curve
+
+    trajectory = run.trajectory
+    curves = [curve(trajectory, name) for name in trajectory.measures]
+    return [
+        (one.measure, one.unit, float(one.median[0]), float(one.median.max()), float(one.median[-1]))
+        for one in curves
+    ]
+
+
+def phases(
+    run_dir: options.RunDir,
+    restart: Annotated[int, typer.Option(help="Which of several restarts.")] = 0,
+    examples: Annotated[
+        bool, typer.Option("--examples", help="One row for each example (as JSON with --json).")
+    ] = False,
+    json: options.Json = False,
+) -> None:
+    """Print the phases of a run beside its controls: ridge, flip, valley, and what each change is made of."""
+    from uncannyvalley.analysis.reading import reading
+    from uncannyvalley.report.run_report import phases_of
+    from uncannyvalley.run.folder import open_run
+
+    found = phases_of(open_run(run_dir), restart)
+    summary = found.summary()
+    if json:
+        rows = {"examples": found.records()} if examples else {}
+        print_json({**summary.to_dict(), "reading": reading(summary), **rows})
+        return
+    if examples:
+        shown = ("example", "label", "flip_step", "ridge_step", "ridge_height", "valley_step", "depth")
+        cells = [
+            ["–" if row[name] is None else f"{row[name]:.4g}" for name in shown] for row in found.records()
+        ]
+        print_table("Examples", shown, cells)
+        console.print()
+    print_phases(summary)
+    console.print()
+    console.print(reading(summary))

@@ -1,0 +1,1 @@
+"""Figures and pages: they draw what analysis computed, and compute nothing."""

@@ -1,0 +1,150 @@
+"""A finished run folder → ``phases.parquet``, ``walk.png`` and ``report.html`` in it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from uncannyvalley.analysis.curves import curve, default_measures, share_curves
+from uncannyvalley.analysis.phase_table import Phases, phases
+from uncannyvalley.analysis.reading import reading
+from uncannyvalley.analysis.summary import PhaseSummary
+from uncannyvalley.report.figures import WalkFigure, draw_walk, to_png, to_svg
+from uncannyvalley.report.page import Page, render
+from uncannyvalley.report.strips import Strip, strip_of
+from uncannyvalley.run.files import write_bytes, write_text, write_whole
+from uncannyvalley.run.folder import RunFolder
+from uncannyvalley.run.request import doubts_of
+
+FIGURE_MEASURES = ("log_relative_sharpness", "loss", "confidence")
+STRIPS = 12
+
+
+@dataclass(frozen=True)
+class Written:
+    """The derived files of a run; the pictures are None where their measures were not recorded."""
+
+    phases: Path
+    figure: Path | None
+    report: Path | None
+
+
+def phases_of(run: RunFolder, restart: int = 0) -> Phases:
+    """The phases of a run beside its recorded controls, with every doubt about it."""
+    return phases(run.trajectory, run.controls(), restart=restart, diagnostics=doubts_of(run))
+
+
+def write_report(run: RunFolder, found: Phases, class_names: tuple[str, ...] = ()) -> Written:
+    """Write the derived files beside the shards."""
+    table = run.path / "phases.parquet"
+    write_whole(table, lambda scratch: pq.write_table(found.table, scratch))
+    walks = {run.trajectory.attack: run.trajectory} | {
+        name: control.trajectory for name, control in found.controls.items()
+    }
+    if len(default_measures(list(walks.values()), FIGURE_MEASURES)) < len(FIGURE_MEASURES):
+        return Written(table, None, None)
+    summary = found.summary()
+    drawing = draw_walk(
+        WalkFigure(
+            f"{run.plan.attack.name} on {Path(run.plan.data.spec).name}: {_ball(run)}",
+            {name: {m: curve(walk, m) for m in FIGURE_MEASURES} for name, walk in walks.items()},
+            share_curves(run.trajectory),
+            summary.walks[0],
+        )
+    )
+    figure, report = run.path / "walk.png", run.path / "report.html"
+    picture = to_png(drawing)
+    write_bytes(figure, picture)
+    write_text(report, render(_page(run, found, summary, to_svg(drawing), class_names)))
+    return Written(table, figure, report)
+
+
+def _ball(run: RunFolder) -> str:
+    settings = run.plan.attack.settings
+    return f"{settings['norm']} ball of {settings['eps']:.4g}, steps of {settings['step_size']:.4g}"
+
+
+def _page(
+    run: RunFolder, found: Phases, summary: PhaseSummary, svg: str, class_names: tuple[str, ...]
+) -> Page:
+    walk = summary.walks[0]
+    lead = (
+        f"{walk.examples} images classified correctly, walked by {walk.name} ({_ball(run)}, {run.plan.recording.steps} steps). "
+        f"{walk.flipped.value:.0%} flipped; {walk.valley.value:.0%} then went below their clean sharpness, into the uncanny "
+        f"valley; median depth {walk.depth.value:.1f} nats of log κ."
+    )
+    return Page(
+        title=f"The walk of {run.plan.attack.name} on {Path(run.plan.data.spec).name}",
+        lead=lead,
+        figure_svg=svg,
+        walk_names=[one.name for one in summary.walks],
+        phase_rows=summary.cells(),
+        reading=reading(summary),
+        doubts=summary.diagnostics,
+        strips=_strips(run, found, class_names),
+        provenance=_provenance(run),
+        command=command_of(run),
+    )
+
+
+def command_of(run: RunFolder) -> str:
+    """The command that records this run again."""
+    plan = run.plan
+    settings = plan.attack.settings
+    parts: list[Any] = [
+        "uncanny record", "--model", plan.model.spec,
+        *(f"--model-arg {name}={value}" for name, value in plan.model.arguments.items()),
+        "--data", plan.data.spec, "--limit", plan.data.examples, "--attack", plan.attack.name,
+        "--norm", settings["norm"], "--eps", settings["eps"], "--step-size", settings["step_size"],
+        *(["--random-start"] if settings.get("random_start") else []),
+        *(["--target", plan.attack.target] if settings.get("targeted") else []),
+        "--steps", plan.recording.steps, "--restarts", plan.recording.restarts, "--seed", plan.recording.seed,
+        "--every", plan.recording.every, "--keep-images", plan.recording.keep_images,
+        *(["--keep", plan.recording.keep] if plan.recording.keep != "measures" else []),
+        "--out", run.path.name,
+    ]  # fmt: skip
+    return " ".join(str(part) for part in parts)
+
+
+def _provenance(run: RunFolder) -> dict[str, str]:
+    plan, manifest = run.plan, run.manifest()
+    made = manifest["provenance"]
+    return {
+        "key of the run": plan.key,
+        "uncannyvalley": plan.version,
+        "model": f"{plan.model.spec} (head {plan.model.head!r}, {plan.model.dtype}, SHA-256 {plan.model.fingerprint[:16]}…)",
+        "data": f"{plan.data.spec} ({plan.data.examples} images, SHA-256 {plan.data.fingerprint[:16]}…)",
+        "attack": f"{plan.attack.name} {plan.attack.settings}",
+        "network as used": "; ".join(made.get("preparation", [])) or "as given",
+        "made with": f"torch {made.get('torch')}, Python {made.get('python')}, {made.get('device')}, batch {made.get('batch_size')}",
+        "seconds": f"{sum(one['seconds'] for one in manifest['shards'].values()):.1f} without controls",
+    }
+
+
+def _strips(run: RunFolder, found: Phases, class_names: tuple[str, ...]) -> list[Strip]:
+    """The first kept examples that were flipped from a correct prediction."""
+    kept = run.images()
+    if not kept:
+        return []
+    trajectory = run.trajectory
+    sharpness = trajectory.column("log_relative_sharpness")
+    predicted = trajectory.column("predicted")
+    strips = []
+    for row, example in enumerate(trajectory.examples.tolist()):
+        if example not in kept or not found.flip_step[row] > 0:
+            continue
+        captions = {
+            step: f"{_class(predicted[row, step], class_names)}, log κ {sharpness[row, step]:.1f}"
+            for step in np.flatnonzero(~np.isnan(sharpness[row])).tolist()
+        }
+        label = _class(float(found.label[row]), class_names)
+        strips.append(strip_of(example, f"Example {example}: {label}", kept[example], captions))
+        if len(strips) == STRIPS:
+            break
+    return strips
+
+
+def _class(number: float, names: tuple[str, ...]) -> str:
+    return names[int(number)] if int(number) < len(names) else f"class {int(number)}"

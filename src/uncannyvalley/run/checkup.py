@@ -1,0 +1,57 @@
+"""A short look at a model on some images: the facts of the split, a trial attack, and every doubt."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from uncannyvalley.analysis.diagnostics import Diagnostic, diagnose_trajectory
+from uncannyvalley.analysis.smoothness import diagnose
+from uncannyvalley.attacks import noise, pgd
+from uncannyvalley.recording import record
+from uncannyvalley.run.request import Request, load_images, load_model
+
+TRIAL_STEPS = 10
+
+
+@dataclass(frozen=True)
+class CheckUp:
+    """Facts by name, and diagnostics, fired or not."""
+
+    facts: Mapping[str, Any]
+    diagnostics: Sequence[Diagnostic]
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"facts": dict(self.facts), "diagnostics": [asdict(one) for one in self.diagnostics]}
+
+
+def check_up(request: Request) -> CheckUp:
+    """Split, prove, and walk ten PGD steps of eps/4 in the ball of ``request`` (8/255 by default).
+
+    Raises InputError where the model or the data cannot be used at all.
+    """
+    images = load_images(request)
+    model, fingerprint = load_model(request, images)
+    x, y = images[:], images.labels
+    settings: dict[str, Any] = {"norm": request.norm, "eps": request.eps, "step_size": request.eps / 4}
+    started = time.perf_counter()
+    trial = record(model, x, y, pgd(**settings), steps=TRIAL_STEPS)
+    seconds = time.perf_counter() - started
+    aimless = record(model, x, y, noise(**settings), steps=TRIAL_STEPS)
+    low, high = model.head.log_geometry_band
+    clean, last = trial.column("adversarial")[:, 0], trial.column("adversarial")[:, -1]
+    facts = {
+        "images": f"{len(images)} of shape {tuple(images.pixels.shape[1:])}",
+        "classes": model.classes,
+        "head": model.head_name or "the model itself",
+        "features": model.head.weight.shape[1],
+        "weights": f"SHA-256 {fingerprint[:16]}…",
+        "prepared copy": "; ".join(model.notes) or "none",
+        "device": f"{model.device}, {str(model.dtype).removeprefix('torch.')}",
+        "accuracy on these images": f"{1 - clean.mean():.1%}",
+        f"accuracy after {TRIAL_STEPS} PGD steps, eps {request.eps:.3g}": f"{1 - last.mean():.1%}",
+        "log geometry band of the head": f"{low:.2f} to {high:.2f} ({high - low:.2f} nats wide)",
+        "milliseconds for an image and step": f"{1000 * seconds / (len(images) * (TRIAL_STEPS + 1)):.2f}",
+    }
+    doubts = [*diagnose_trajectory(trial, {"noise": aimless}), *diagnose(model, x, y)]
+    return CheckUp(facts, doubts)

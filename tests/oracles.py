@@ -1,0 +1,229 @@
+"""Slow twins of the closed forms: definitions by autograd in float64, or by mpmath in 160 digits.
+
+Nothing here is clever, and nothing here imports the package: a twin that shared a formula with the
+code would share its mistakes.
+"""
+
+import itertools
+import math
+from collections.abc import Callable
+from functools import cached_property
+
+import mpmath
+import torch
+from torch import Tensor
+from torch.autograd.functional import hessian, jacobian
+
+EXACT = mpmath.mp.clone()
+EXACT.dps = 160  # 1 − Σp² is 1e-87 at a logit gap of 200, and classes 100 nats further down still count
+
+
+# --- by autograd, float64 ---------------------------------------------------------------------------
+
+
+def head_hessian(weight: Tensor, bias: Tensor, features: Tensor, label: Tensor) -> Tensor:
+    """∂²ℓ/∂W² of the cross-entropy of one example, materialised: (k, d, k, d)."""
+
+    def cross_entropy(rows: Tensor) -> Tensor:
+        return torch.nn.functional.cross_entropy(rows @ features + bias, label)
+
+    return hessian(cross_entropy, weight)
+
+
+def class_covariance(weight: Tensor, bias: Tensor, features: Tensor) -> Tensor:
+    """Σ p_s ṽ_s ṽ_sᵀ as what it is: the second derivative of logsumexp(Wφ + b) in φ, (d, d)."""
+    return hessian(lambda point: (weight @ point + bias).logsumexp(0), features)
+
+
+def third_cumulant(weight: Tensor, bias: Tensor, features: Tensor) -> Tensor:
+    """K₃ as what it is: the third derivative of logsumexp(Wφ + b) in φ, (d, d, d)."""
+
+    def second_derivative(point: Tensor) -> Tensor:
+        return hessian(lambda inner: (weight @ inner + bias).logsumexp(0), point, create_graph=True)
+
+    return jacobian(second_derivative, features)
+
+
+def feature_gradient(weight: Tensor, bias: Tensor, features: Tensor, label: Tensor) -> Tensor:
+    """∂ℓ/∂φ of one example."""
+    point = features.clone().requires_grad_()
+    loss = torch.nn.functional.cross_entropy(weight @ point + bias, label)
+    return torch.autograd.grad(loss, point)[0]
+
+
+def autograd_measures(weight: Tensor, bias: Tensor, features: Tensor, label: Tensor) -> dict[str, float]:
+    """The measures of one example that are derivatives of its cross-entropy, float64."""
+    second = head_hessian(weight, bias, features, label)
+    trace = torch.einsum("sisi->", second)
+    length = features.norm()
+    by_name = {
+        "log_trace": trace.log(),
+        "log_relative_sharpness": torch.einsum("si,ti,sjtj->", weight, weight, second).log(),
+        "log_layer_relative_sharpness": (weight.square().sum() * trace).log(),
+        "log_released_relative_sharpness": (weight.norm() * trace).log(),
+        "log_top_eigenvalue": (
+            length**2 * torch.linalg.eigvalsh(class_covariance(weight, bias, features))[-1]
+        ).log(),
+        "log_third_order": (length**3 * third_cumulant(weight, bias, features).norm()).log(),
+        "feature_gradient_norm": feature_gradient(weight, bias, features, label).norm(),
+    }
+    return {name: value.item() for name, value in by_name.items()}
+
+
+# --- by definition, float64, for many classes -------------------------------------------------------
+
+
+def class_variance(logits: Tensor, weight: Tensor) -> Tensor:
+    """½ Σ_{s,s'} p_s p_s' |w_s − w_s'|² for each row of logits, 500 classes s at a time."""
+    p, rows = logits.double().softmax(dim=1), weight.double()
+    total = torch.zeros(len(logits), dtype=torch.float64)
+    for chosen in torch.arange(len(rows)).split(500):
+        squared = (rows[chosen, None, :] - rows).square().sum(dim=2)
+        total += (p[:, chosen] @ squared * p).sum(dim=1) / 2
+    return total
+
+
+def centred_rows(p: Tensor, weight: Tensor) -> Tensor:
+    """ṽ_s = w_s − Σ p w for one row of probabilities."""
+    return weight.double() - p @ weight.double()
+
+
+def top_eigenvalue(logits: Tensor, weight: Tensor) -> float:
+    """λ_max(Σ p_s ṽ_s ṽ_sᵀ) of one row by a dense d×d matrix."""
+    p = logits.double().softmax(dim=0)
+    centred = centred_rows(p, weight)
+    return torch.linalg.eigvalsh(centred.T @ (p[:, None] * centred))[-1].item()
+
+
+def third_cumulant_by_pairs(logits: Tensor, weight: Tensor) -> float:
+    """|K₃|_F of one row: the root of Σ_{s,s'} p_s p_s' ⟨ṽ_s, ṽ_s'⟩³ over all pairs."""
+    p = logits.double().softmax(dim=0)
+    centred = centred_rows(p, weight)
+    return (p @ (centred @ centred.T).pow(3) @ p).sqrt().item()
+
+
+def third_cumulant_by_tensor(logits: Tensor, weight: Tensor) -> float:
+    """|K₃|_F of one row: the norm of the materialised Σ p_s ṽ_s⊗ṽ_s⊗ṽ_s."""
+    p = logits.double().softmax(dim=0)
+    centred = centred_rows(p, weight)
+    return torch.einsum("s,si,sj,sl->ijl", p, centred, centred, centred).norm().item()
+
+
+# --- by definition, 160 digits ----------------------------------------------------------------------
+
+
+def _log(value: mpmath.mpf) -> float:
+    return float(EXACT.log(value)) if value > 0 else -math.inf
+
+
+def _norm(vector: list[mpmath.mpf]) -> mpmath.mpf:
+    return EXACT.sqrt(EXACT.fsum(one**2 for one in vector))
+
+
+class ExactRow:
+    """One row of a probe, its floating-point numbers taken as exact; a method for each measure."""
+
+    def __init__(self, logits: Tensor, features: Tensor, weight: Tensor, label: int) -> None:
+        self.z = [EXACT.mpf(one) for one in logits.tolist()]
+        self.phi = [EXACT.mpf(one) for one in features.tolist()]
+        self.w = [[EXACT.mpf(one) for one in row] for row in weight.tolist()]
+        self.label = label
+        self.axes = range(weight.shape[1])
+        powers = [EXACT.exp(one) for one in self.z]
+        total = EXACT.fsum(powers)
+        self.log_total = EXACT.log(total)
+        self.p = [one / total for one in powers]
+
+    def mean(self, values: Callable[[int], mpmath.mpf]) -> mpmath.mpf:
+        """Σ_s p_s · values(s)."""
+        return EXACT.fdot(self.p, [values(s) for s in range(len(self.p))])
+
+    @cached_property
+    def centred(self) -> list[list[mpmath.mpf]]:
+        """ṽ_s."""
+        centre = [self.mean(lambda s, i=i: self.w[s][i]) for i in self.axes]
+        return [[row[i] - centre[i] for i in self.axes] for row in self.w]
+
+    @cached_property
+    def gini(self) -> mpmath.mpf:
+        return 1 - EXACT.fsum(one**2 for one in self.p)
+
+    @cached_property
+    def variance(self) -> mpmath.mpf:
+        """Var_p(w)."""
+        return self.mean(lambda s: EXACT.fdot(self.centred[s], self.centred[s]))
+
+    @cached_property
+    def feature_pull(self) -> list[mpmath.mpf]:
+        """Wᵀ(p − e_y)."""
+        return [self.mean(lambda s, i=i: self.w[s][i]) - self.w[self.label][i] for i in self.axes]
+
+    @cached_property
+    def squared_frobenius(self) -> mpmath.mpf:
+        return EXACT.fsum(one**2 for row in self.w for one in row)
+
+    def margin(self) -> float:
+        others = [one for s, one in enumerate(self.z) if s != self.label]
+        return float(self.z[self.label] - max(others))
+
+    def logit_gap(self) -> float:
+        second, first = sorted(self.z)[-2:]
+        return float(first - second)
+
+    def loss(self) -> float:
+        return float(self.log_total - self.z[self.label])
+
+    def log_loss(self) -> float:
+        return _log(self.log_total - self.z[self.label])
+
+    def log_error_probability(self) -> float:
+        return _log(1 - self.p[self.label])
+
+    def confidence(self) -> float:
+        return float(max(self.p))
+
+    def entropy(self) -> float:
+        return float(self.mean(lambda s: self.log_total - self.z[s]))
+
+    def log_entropy(self) -> float:
+        return _log(self.mean(lambda s: self.log_total - self.z[s]))
+
+    def log_gini(self) -> float:
+        return _log(self.gini)
+
+    def log_geometry(self) -> float:
+        return _log(self.variance / self.gini)
+
+    def feature_norm(self) -> float:
+        return float(_norm(self.phi))
+
+    def feature_gradient_norm(self) -> float:
+        return float(_norm(self.feature_pull))
+
+    def log_feature_gradient_norm(self) -> float:
+        return _log(_norm(self.feature_pull))
+
+    def log_relative_sharpness(self) -> float:
+        return _log(_norm(self.phi) ** 2 * self.variance)
+
+    def log_trace(self) -> float:
+        return _log(_norm(self.phi) ** 2 * self.gini)
+
+    def log_layer_relative_sharpness(self) -> float:
+        return _log(self.squared_frobenius * _norm(self.phi) ** 2 * self.gini)
+
+    def log_released_relative_sharpness(self) -> float:
+        return _log(EXACT.sqrt(self.squared_frobenius) * _norm(self.phi) ** 2 * self.gini)
+
+    def log_top_eigenvalue(self) -> float:
+        covariance = EXACT.matrix(len(self.axes))
+        for i, j in itertools.product(self.axes, repeat=2):
+            covariance[i, j] = self.mean(lambda s, i=i, j=j: self.centred[s][i] * self.centred[s][j])
+        return _log(_norm(self.phi) ** 2 * max(EXACT.eigsy(covariance, eigvals_only=True)))
+
+    def log_third_order(self) -> float:
+        entries = [
+            self.mean(lambda s, i=i, j=j, k=k: self.centred[s][i] * self.centred[s][j] * self.centred[s][k])
+            for i, j, k in itertools.product(self.axes, repeat=3)
+        ]
+        return _log(_norm(self.phi) ** 3 * _norm(entries))
