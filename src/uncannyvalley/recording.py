@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import pyarrow as pa
@@ -25,6 +25,7 @@ ALWAYS = ("distance_linf", "distance_l2")
 KEEP = ("logits", "features")
 
 
+@runtime_checkable
 class Observer(Protocol):
     """Sees each probe of a batch with its measures; keeps images, say."""
 

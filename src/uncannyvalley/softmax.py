@@ -41,7 +41,7 @@ class TopClassSoftmax:
         log_top = -torch.log1p((-gap).exp() * weights.sum(dim=1))
         return cls(top, gap, weights, log_top, log_top - gap)
 
-    def rows(self, which: slice) -> "TopClassSoftmax":
+    def rows(self, which: slice | Int[Tensor, "r"]) -> "TopClassSoftmax":
         """The same for some of the rows."""
         return TopClassSoftmax(
             self.top[which], self.gap[which], self.weights[which], self.log_top[which], self.log_scale[which]

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -87,6 +87,7 @@ PerExample = Callable[[Probe], Tensor]
 """One number for each row of a probe: the type of objectives and of measures."""
 
 
+@runtime_checkable
 class Draws(Protocol):
     """Random numbers of one step, from one stream for each example."""
 

@@ -128,7 +128,7 @@ class PhaseSummary:
         rows = [
             ("examples", [f"{walk.examples}" for walk in walks]),
             ("label flipped", [f"{walk.flipped:.0%}" for walk in walks]),
-            ("ridge: ×10 up, ×10 down", [f"{walk.ridge:.0%}" for walk in walks]),
+            ("ridge, ×10 up and down", [f"{walk.ridge:.0%}" for walk in walks]),
             ("valley after the flip", [f"{walk.valley:.0%}" for walk in walks]),
             ("ends below clean", [f"{walk.below:.0%}" for walk in walks]),
             ("ridge at step", [f"{walk.ridge_step:.0f}" for walk in walks]),
@@ -137,7 +137,7 @@ class PhaseSummary:
             ("ridge height, nats", [f"{walk.ridge_height:.2f}" for walk in walks]),
             ("valley depth, nats", [f"{walk.depth:.2f}" for walk in walks]),
         ]
-        for change, title in (("climb", "climb to the ridge, nats"), ("descent", "descent from it, nats")):
+        for change, title in (("climb", "climb, nats"), ("descent", "descent, nats")):
             rows.append((title, [_signed(walk.shares[change][change]) for walk in walks]))
             for share, name in (
                 ("gini", "of it Gini"),

@@ -20,7 +20,7 @@ DENSE_CLASSES = 32
 TOLERANCE = 1e-8
 """Relative residual at which the Lanczos steps of a row end; the error of λ is its square or less."""
 
-MAX_LANCZOS_STEPS = 128
+MAX_LANCZOS_STEPS = 64
 
 
 def gram_from_top(distances: Float[Tensor, "k k"], top: Int[Tensor, "n"]) -> Float[Tensor, "n k k"]:
@@ -30,28 +30,41 @@ def gram_from_top(distances: Float[Tensor, "k k"], top: Int[Tensor, "n"]) -> Flo
 
 
 def log_largest_eigenvalue(softmax: TopClassSoftmax, head: Head) -> Float[Tensor, "n"]:
-    """log λ_max of the class covariance, for each row; memory O(n·k) beyond 32 classes."""
+    """log λ_max of the class covariance, for each row; matrix-free beyond 32 classes."""
+    if head.classes <= DENSE_CLASSES:
+        largest = torch.linalg.eigvalsh(_small_covariance(softmax, head))[:, -1]
+    else:
+        largest = _largest_by_products(softmax, head)
+    return softmax.log_scale + largest.clamp(min=0).log()
+
+
+def _small_covariance(softmax: TopClassSoftmax, head: Head) -> Float[Tensor, "n k k"]:
+    """Bᵀ V Vᵀ B, which has the covariance's eigenvalues over e^m."""
     root = softmax.weights.sqrt()
     # 1 − √p_t = −expm1(½ log p_t), exact where p_t rounds to 1
-    shrink = -torch.expm1(softmax.log_top / 2) / softmax.weight_sum
-    if head.classes <= DENSE_CLASSES:
-        gram = gram_from_top(head.squared_distances, softmax.top)
-        scaled = root[:, :, None] * gram * root[:, None, :]
-        once = scaled - shrink[:, None, None] * root[:, :, None] * (root[:, None, :] @ scaled)
-        twice = once - shrink[:, None, None] * (once @ root[:, :, None]) * root[:, None, :]
-        largest = torch.linalg.eigvalsh(twice)[:, -1]
-    else:
-        top_rows = head.weight[softmax.top].double()
+    shrink = (-torch.expm1(softmax.log_top / 2) / softmax.weight_sum)[:, None, None]
+    column, row = root[:, :, None], root[:, None, :]
+    scaled = column * gram_from_top(head.squared_distances, softmax.top) * row
+    once = scaled - shrink * column * (row @ scaled)
+    return once - shrink * (once @ column) * row
 
-        def covariance(vectors: Float[Tensor, "n k"]) -> Float[Tensor, "n k"]:
-            """Bᵀ V Vᵀ B u by two products with W."""
-            inner = root * (vectors - shrink[:, None] * (root * vectors).sum(1, True) * root)
-            moved = head.combine(inner) - inner.sum(1, True) * top_rows
-            outer = root * (head.apply(moved) - (top_rows * moved).sum(1, True))
-            return outer - shrink[:, None] * (root * outer).sum(1, True) * root
 
-        largest = _lanczos_largest(covariance, root)
-    return softmax.log_scale + largest.clamp(min=0).log()
+def _largest_by_products(softmax: TopClassSoftmax, head: Head) -> Float[Tensor, "n"]:
+    """By Lanczos steps on u → Vᵀ(diag q − e^m q qᵀ)V u: two products with W each, memory O(n·(k + steps·d))."""
+    top_rows = head.weight[softmax.top].double()
+    weights, scale = softmax.weights, softmax.scale[:, None]
+
+    def back(amounts: Float[Tensor, "n k"]) -> Float[Tensor, "n d"]:
+        return head.combine(amounts) - amounts.sum(1, True) * top_rows
+
+    def covariance(vectors: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+        along = head.apply(vectors) - (top_rows * vectors).sum(1, True)
+        return back(weights * (along - scale * (weights * along).sum(1, True)))
+
+    # weights jittered by fixed noise, so that the start is orthogonal to no eigenvector by accident
+    noise = torch.Generator().manual_seed(0)
+    jitter = 1 + torch.rand(head.classes, generator=noise, dtype=torch.float64).to(weights.device)
+    return _lanczos_largest(covariance, back(weights.sqrt() * jitter))
 
 
 def _lanczos_largest(apply: Callable[[Tensor], Tensor], start: Float[Tensor, "n k"]) -> Float[Tensor, "n"]:
