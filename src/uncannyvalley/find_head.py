@@ -67,11 +67,13 @@ def _check_head(name: str, head: nn.Linear, outputs: list[Tensor], logits: Tenso
 
 def _what_follows(output: Tensor, logits: Tensor) -> str:
     """A guess at what stands behind the head, with the mend."""
-    sums = logits.double().exp().sum(dim=1)
-    if bool((logits >= 0).all()) and torch.allclose(logits.double().sum(1), torch.ones_like(sums), atol=1e-3):
-        return "it returns probabilities (rows sum to 1). Remove the softmax; logits are needed"
-    if torch.allclose(sums, torch.ones_like(sums), atol=1e-3):
-        return "it returns log-probabilities. Remove the log-softmax; logits are needed"
+    if output.shape == logits.shape:
+        ones = torch.ones(len(logits), dtype=torch.float64, device=logits.device)
+        exact = logits.double()
+        if bool((exact >= 0).all()) and torch.allclose(exact.sum(dim=1), ones, atol=1e-3):
+            return "it returns probabilities (rows sum to 1). Remove the softmax; logits are needed"
+        if torch.allclose(exact.exp().sum(dim=1), ones, atol=1e-3):
+            return "it returns log-probabilities. Remove the log-softmax; logits are needed"
     if output.numel() == logits.numel() and torch.equal(output.flatten(), logits.flatten()):
         return "its output is squeezed, reshaped or copied afterwards. Return the head's output itself"
     return (

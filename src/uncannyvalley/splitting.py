@@ -130,14 +130,13 @@ def split(
     rows = check_images(sample)[:SAMPLE_ROWS]
     own = next((p for p in (*net.parameters(), *net.buffers()) if p.is_floating_point()), rows)
     with torch.no_grad():
-        expected = _call(net, rows.to(own.device, own.dtype))
+        given = _call(net, rows.to(own.device, own.dtype))
     device, dtype = torch.device(device or own.device), dtype or own.dtype
     twin = detached_copy(net).to(device, dtype)
     rows = rows.to(device, dtype)
-    expected = expected.to(device, dtype)
-    check_logits(expected)
-    _check_plain_copy(twin, rows, expected)
     name, linear = find_head(twin, rows, head)
+    check_logits(given)
+    expected = _check_plain_copy(twin, rows, given)
     body = replace_module(twin, linear, Passthrough(linear))
     bias = None if linear.bias is None else linear.bias.detach()
     weight_and_bias = Head(linear.weight.detach(), bias)
@@ -157,27 +156,22 @@ def _weights_state(net: nn.Module) -> tuple[tuple[int, int], ...]:
 
 
 def _call(net: nn.Module, rows: Tensor) -> Tensor:
-    """Logits of the user's network; a failing call becomes one clear error."""
+    """The tensor a network returns; a failing call becomes one clear error."""
     try:
-        output = net(rows)
+        return tensor_of(net(rows))
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        if isinstance(error, InputError):
+            raise
         first_line = str(error).strip().split("\n")[0]
         raise InputError(
             f"the model failed on images of shape {tuple(rows.shape)}: {type(error).__name__}: {first_line}. "
             "Check that the data have the shape the model was made for"
         ) from error
-    logits = tensor_of(output)
-    if logits.dim() != 2 or len(logits) != len(rows):
-        raise InputError(
-            f"the model must return logits (n, classes), got shape {tuple(logits.shape)} for {len(rows)} images; "
-            "a squeeze or reshape behind the head must go"
-        )
-    return logits
 
 
-def _check_plain_copy(twin: nn.Module, rows: Tensor, expected: Tensor) -> None:
-    """The copy must repeat the network's logits, every time and for every batch."""
-    tolerance = tolerance_of(rows.dtype)
+def _check_plain_copy(twin: nn.Module, rows: Tensor, given: Tensor) -> Tensor:
+    """The copy's logits, which must be the network's, every time and for every batch."""
+    tolerance = max(tolerance_of(rows.dtype), tolerance_of(given.dtype))
     with torch.no_grad():
         first, again = _call(twin, rows), _call(twin, rows)
         if largest_difference(again, first) > tolerance:
@@ -185,7 +179,7 @@ def _check_plain_copy(twin: nn.Module, rows: Tensor, expected: Tensor) -> None:
                 "the model is random: two calls on the same images gave different logits. Fix its noise "
                 "(a seed inside forward, or the mean over draws) before measuring"
             )
-        if not largest_difference(first, expected) <= tolerance:
+        if not largest_difference(first, given.to(first)) <= tolerance:
             raise InputError(
                 "a copy of the model without its hooks gives other logits than the model: a forward hook changes "
                 "them. Move what the hook does into the model's forward"
@@ -197,6 +191,7 @@ def _check_plain_copy(twin: nn.Module, rows: Tensor, expected: Tensor) -> None:
             "the model's examples influence each other: the logits of an image change with the other images of "
             "its batch (batch norm without running statistics?). Use running statistics in evaluation mode"
         )
+    return first
 
 
 def _check_split(body: nn.Module, head: Head, rows: Tensor, expected: Tensor, name: str) -> None:
