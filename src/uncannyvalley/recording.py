@@ -55,9 +55,9 @@ class Recording:
         check_count("seed", self.seed, 0)
         if self.keep is not None and self.keep not in KEEP:
             raise InputError(f"keep must be 'logits' or 'features', got {self.keep!r}")
-        first = resolve(ALWAYS)
-        rest = tuple(one for one in self.measures if one.name not in ALWAYS)
-        object.__setattr__(self, "measures", first + rest)
+        # with the logits, |φ| is all that any head measure needs
+        wanted = resolve([*ALWAYS, *self.measures, *(["feature_norm"] if self.keep else [])])
+        object.__setattr__(self, "measures", wanted)
 
     def rows(self, attack: Attack) -> int:
         """Rows of a whole walk."""

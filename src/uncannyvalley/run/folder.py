@@ -12,11 +12,16 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 
 from uncannyvalley.errors import InputError
+from uncannyvalley.head import Head
 from uncannyvalley.run.files import SCRATCH_ENDING, cannot_write, locked, sha256, write_text
 from uncannyvalley.run.plan import Plan
 from uncannyvalley.trajectory import Trajectory
+
+HEAD_FILE = "head.safetensors"
 
 
 @dataclass(frozen=True)
@@ -82,6 +87,17 @@ class RunFolder:
         found = sorted(folder.iterdir(), reverse=True) if folder.is_dir() else []
         runs = {child.name: open_run(child) for child in found if (child / "plan.toml").is_file()}
         return {name: run.trajectory for name, run in runs.items() if run.manifest()["shards"]}
+
+    def head(self) -> Head:
+        """W and b of the run's network; InputError where the run kept no logits."""
+        path = self.path / HEAD_FILE
+        try:
+            tensors = load_file(path)
+        except FileNotFoundError as error:
+            raise InputError(f"{self.path} kept no head; record with --keep logits") from error
+        except (OSError, SafetensorError) as error:
+            raise InputError(f"{path} cannot be read ({error}); record again") from error
+        return Head(tensors["weight"], tensors.get("bias"))
 
     def images(self) -> dict[int, dict[int, tuple[list[str], np.ndarray]]]:
         """Kept iterates: example → step → (roles, pixels (c, h, w))."""

@@ -11,13 +11,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from jaxtyping import Int
+from safetensors.torch import save_file
 from torch import Tensor
 
 from uncannyvalley.data import Images
+from uncannyvalley.head import Head
 from uncannyvalley.recording import Recording, record_batch
 from uncannyvalley.run.album import WHOLE_WALKS, Album
 from uncannyvalley.run.files import sha256, write_whole
-from uncannyvalley.run.folder import RunFolder
+from uncannyvalley.run.folder import HEAD_FILE, RunFolder
 from uncannyvalley.splitting import SplitModel
 from uncannyvalley.types import Attack
 
@@ -41,6 +43,8 @@ def record_run(run: RunFolder, work: Work, progress: Callable[[int], None] | Non
     its images, and listed in the manifest with its SHA-256.
     """
     missing = run.missing_shards()
+    if missing and work.recording.keep:
+        _write_head(run, work.model.head)
     for name in missing:
         started = time.perf_counter()
         count = _record_shard(run, work, name, progress)
@@ -53,6 +57,14 @@ def record_run(run: RunFolder, work: Work, progress: Callable[[int], None] | Non
         manifest["provenance"] = provenance(work)
         run.write_manifest(manifest)
     return len(missing)
+
+
+def _write_head(run: RunFolder, head: Head) -> None:
+    """W and b beside the kept logits, so that head measures can be computed again without the model."""
+    tensors = {"weight": head.weight.contiguous()}
+    if head.bias is not None:
+        tensors["bias"] = head.bias.contiguous()
+    write_whole(run.path / HEAD_FILE, lambda scratch: save_file(tensors, scratch))
 
 
 def _record_shard(run: RunFolder, work: Work, name: str, progress: Callable[[int], None] | None) -> int:
