@@ -553,3 +553,8 @@ def test_noise_alone_needs_no_backward() -> None:
     attack = uv.attacks.noise(eps=0.1, step_size=0.01)
     assert cost_of(attack, CHEAP) == (21, 0)
     assert cost_of(attack, CHEAP, restarts=2) == (42, 0)
+
+
+def test_rows_that_are_not_kept_cost_no_backward() -> None:
+    attack = uv.attacks.noise(eps=0.1, step_size=0.01)
+    assert cost_of(attack, ["input_gradient_norm"], every=10) == (21, 3)

@@ -54,6 +54,8 @@ def check_labels(y: object, count: int, classes: int | None = None, name: str = 
         raise InputError(
             f"{name} must have one class for each of the {count} images, got shape {tuple(y.shape)}"
         )
+    if count == 0:
+        return y.detach().long()
     lowest, highest = y.min().item(), y.max().item()
     if lowest < 0 or (classes is not None and highest >= classes):
         limit = f"0 to {classes - 1}" if classes is not None else "0 and above"

@@ -283,6 +283,7 @@ def record(
     y = check_labels(y, len(x))
     split_model = model if isinstance(model, SplitModel) else split(model, x)
     split_model.check_fresh()
+    split_model.check_accepts(x)
     y = check_labels(y, len(x), split_model.classes)
     ids = check_ids(ids, len(x))
     target = check_target(target, y, attack, split_model.classes)

@@ -1,6 +1,7 @@
 """nn.Module → features φ and linear head, proved on a sample to be the same network."""
 
 import weakref
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -61,6 +62,7 @@ class SplitModel:
     device: torch.device
     dtype: torch.dtype
     channels_last: bool
+    sample_shape: tuple[int, ...]
     source: weakref.ref[nn.Module]
     source_state: tuple[tuple[int, int], ...]
 
@@ -87,6 +89,12 @@ class SplitModel:
         """x on the model's device, in its number type and memory layout."""
         layout = torch.channels_last if self.channels_last else torch.contiguous_format
         return x.to(self.device, self.dtype).contiguous(memory_format=layout)
+
+    def check_accepts(self, x: Float[Tensor, "n ..."]) -> None:
+        """Raise InputError where the network fails on images of another shape than its sample's."""
+        if tuple(x.shape[1:]) != self.sample_shape:
+            with torch.no_grad():
+                _call(self, self.place(x[:1]))
 
     def check_fresh(self) -> None:
         """Raise InputError where the user's network was trained on since it was split."""
@@ -146,7 +154,7 @@ def split(
         prepared = prepare_body(body, weight_and_bias, rows, expected, fold=prepare, compile=compile)
     return SplitModel(
         prepared.body, prepared.module, weight_and_bias, name, prepared.kept_any, tuple(map(str, prepared.notes)),
-        device, dtype, prepared.channels_last, weakref.ref(net), _weights_state(net),
+        device, dtype, prepared.channels_last, tuple(rows.shape[1:]), weakref.ref(net), _weights_state(net),
     )  # fmt: skip
 
 
@@ -155,7 +163,7 @@ def _weights_state(net: nn.Module) -> tuple[tuple[int, int], ...]:
     return tuple((t.data_ptr(), t._version) for t in (*net.parameters(), *net.buffers()))
 
 
-def _call(net: nn.Module, rows: Tensor) -> Tensor:
+def _call(net: Callable[[Tensor], object], rows: Tensor) -> Tensor:
     """The tensor a network returns; a failing call becomes one clear error."""
     try:
         return tensor_of(net(rows))

@@ -127,12 +127,13 @@ def demo() -> nn.Module:
     from safetensors.torch import load_file
 
     path = cache_folder() / f"{DEMO_RECIPE}.safetensors"
-    net: nn.Module = demo_network()
-    try:
-        net.load_state_dict(load_file(path))
-    except (OSError, SafetensorError, RuntimeError):  # not there, or broken: make it anew
-        net = _train_demo()
-        _save(net, path)
+    with torch.random.fork_rng(devices=[]):  # the caller's random state stays as it was
+        net: nn.Module = demo_network()
+        try:
+            net.load_state_dict(load_file(path))
+        except (OSError, SafetensorError, RuntimeError):  # not there, or broken: make it anew
+            net = _train_demo()
+            _save(net, path)
     return net.eval()
 
 
@@ -157,11 +158,11 @@ def _save(net: nn.Module, path: Path) -> None:
 
 
 def _train_demo(epochs: int = 15, batch: int = 64) -> nn.Module:
-    """AdamW with a one-cycle rate; seeded, and torch's own random state stays as it was."""
+    """AdamW with a one-cycle rate, seeded."""
     images = data.digits("train")
     x, y = images[:], images.labels
-    with torch.random.fork_rng(devices=[]), torch.enable_grad():
-        torch.manual_seed(0)
+    torch.manual_seed(0)
+    with torch.enable_grad():
         net = demo_network()
         optimizer = torch.optim.AdamW(net.parameters(), weight_decay=0.01)
         steps = epochs * (len(x) // batch)
