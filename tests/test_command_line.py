@@ -79,7 +79,7 @@ def test_record_prints_phases_and_says_where_things_are(recorded: Path) -> None:
 def test_the_page_is_whole_and_offline(recorded: Path) -> None:
     page = (recorded / "report.html").read_text()
     assert page.startswith("<!doctype html>")
-    assert re.search(r"Example \d+: \d", page)
+    assert re.search(r"Example \d+, labelled \d", page)
     assert "http" not in re.sub(r"data:image/[^\"]*", "", page)
     assert "uncanny record --model demo --data digits" in page
 

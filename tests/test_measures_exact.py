@@ -204,6 +204,41 @@ def test_float32_equals_truth_anywhere(classes: int, gap: float, below: float, s
     assert_equals_truth(case, SOFTMAX_MEASURES + HEAD_MEASURES)
 
 
+@pytest.mark.parametrize("classes", [2, 3, 40])
+def test_gaps_beyond_the_range_of_float64(classes: int) -> None:
+    """e^-2000 is no number of float64, but its logarithm is; only two classes matter there."""
+    gap, case = 2000.0, random_case(classes, 3, seed=classes, gaps=(2000.0,), below=4000.0)
+    top, second = case.logits.topk(2, dim=1).indices[0].tolist()
+    case = case._replace(y=torch.tensor([top]))
+    apart = (case.weight[top] - case.weight[second]).double().norm().log().item()
+    length = case.features[0].double().norm().log().item()
+    truth = {
+        "log_loss": -gap,
+        "log_error_probability": -gap,
+        "log_entropy": math.log(1 + gap) - gap,
+        "log_gini": math.log(2) - gap,
+        "log_geometry": 2 * apart - math.log(2),
+        "log_feature_gradient_norm": apart - gap,
+        "log_trace": 2 * length + math.log(2) - gap,
+        "log_relative_sharpness": 2 * (length + apart) - gap,
+        "log_top_eigenvalue": 2 * (length + apart) - gap,
+        "log_third_order": 3 * (length + apart) - gap,
+    }
+    for name, values in case.read(*truth).items():
+        assert values[0] == pytest.approx(truth[name], rel=0, abs=1e-4), name
+
+
+@pytest.mark.parametrize("classes", [2, 10, 100])
+def test_one_number_added_to_all_logits_changes_nothing(classes: int) -> None:
+    """Logits of a few bits, so that float32 holds the shifted ones exactly."""
+    case = random_case(classes, 3, seed=classes)
+    case = case._replace(logits=(case.logits * 64).round() / 64)
+    names = [name for name, known in measures.available().items() if not known.needs]
+    shifted = case._replace(logits=case.logits + 4096.0).read(*names)
+    for name, values in case.read(*names).items():
+        np.testing.assert_allclose(shifted[name], values, rtol=1e-9, atol=1e-9, err_msg=name)
+
+
 @pytest.mark.parametrize("classes", [2, 3, 10, 100])
 @pytest.mark.parametrize("below", [1.0, 20.0, 80.0])
 def test_third_order_equals_truth_on_the_ridge(classes: int, below: float) -> None:

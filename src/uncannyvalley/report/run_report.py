@@ -136,11 +136,11 @@ def _strips(run: RunFolder, found: Phases, class_names: tuple[str, ...]) -> list
         if example not in kept or not found.flip_step[row] > 0:
             continue
         captions = {
-            step: f"{_class(predicted[row, step], class_names)}, log κ {sharpness[row, step]:.1f}"
+            step: f"seen as {_class(predicted[row, step], class_names)}, log κ {sharpness[row, step]:.1f}"
             for step in np.flatnonzero(~np.isnan(sharpness[row])).tolist()
         }
         label = _class(float(found.label[row]), class_names)
-        strips.append(strip_of(example, f"Example {example}: {label}", kept[example], captions))
+        strips.append(strip_of(example, f"Example {example}, labelled {label}", kept[example], captions))
         if len(strips) == STRIPS:
             break
     return strips
