@@ -98,7 +98,8 @@ def walk(
 ) -> Iterator[tuple[int, Probe]]:
     """The probes of one walk, row by row: the clean point, a random start if any, then each step.
 
-    Twenty steps cost 21 forwards and at most 21 backwards, whatever is measured.
+    Twenty steps cost 21 forwards and at most 21 backwards (22 and 22 with a random start). Only a targeted attack
+    whose input gradient norms are measured needs a second backward a row: these are gradients of two functions.
     """
     measured = all_needs(one.needs for one in recording.measures)
     last = recording.last_row(attack)

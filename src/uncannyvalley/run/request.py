@@ -90,8 +90,8 @@ def _device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        torch.zeros(1, device=device, dtype=torch.float64)  # measures are summed in float64
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
         first_line = str(error).splitlines()[0]
         raise InputError(f"device {name!r} cannot be used here ({first_line}); try --device cpu") from error
     return device
