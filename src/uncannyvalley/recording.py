@@ -1,7 +1,6 @@
-"""The only loop of our own attacks: probe, measure, step; each batch becomes rows of a trajectory."""
+"""Walks become rows: every probe of a batch is measured, and the batch written as a trajectory."""
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -10,19 +9,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from uncannyvalley.attacks.streams import Streams
 from uncannyvalley.checks import check_count, check_ids, check_images, check_labels
 from uncannyvalley.errors import InputError
 from uncannyvalley.measures import read, resolve
-from uncannyvalley.probe import Prober, all_needs
+from uncannyvalley.probe import Prober
 from uncannyvalley.splitting import SplitModel, split
 from uncannyvalley.trajectory import TARGET_FIELD, Trajectory, trajectory_schema
-from uncannyvalley.types import OBJECTIVE_GRAD, Attack, Measure, Probe
-
-ALWAYS = ("distance_linf", "distance_l2")
-"""Measures that every trajectory holds, before the chosen ones."""
-
-KEEP = ("logits", "features")
+from uncannyvalley.types import Attack, Measure, Probe
+from uncannyvalley.walking import MaskingGuard, Recording, walk
 
 
 @runtime_checkable
@@ -32,123 +26,21 @@ class Observer(Protocol):
     def see(self, restart: int, row: int, probe: Probe, values: dict[str, np.ndarray]) -> None: ...
 
 
-@dataclass(frozen=True)
-class Recording:
-    """How walks are recorded: everything about them except model, data and attack.
-
-    steps     steps of a walk       every     row 0, each ``every``-th and the last are recorded
-    measures  what is read          restarts  walks from one image, each with its own random numbers
-    seed      of all streams        keep      "logits" or "features" to store them too, or None
-    """
-
-    steps: int
-    measures: tuple[Measure, ...] = field(default_factory=lambda: resolve(None))
-    seed: int = 0
-    restarts: int = 1
-    every: int = 1
-    keep: str | None = None
-
-    def __post_init__(self) -> None:
-        check_count("steps", self.steps, 1)
-        check_count("restarts", self.restarts, 1)
-        check_count("every", self.every, 1)
-        check_count("seed", self.seed, 0)
-        if self.keep is not None and self.keep not in KEEP:
-            raise InputError(f"keep must be 'logits' or 'features', got {self.keep!r}")
-        # with the logits, |φ| is all that any head measure needs
-        wanted = resolve([*ALWAYS, *self.measures, *(["feature_norm"] if self.keep else [])])
-        object.__setattr__(self, "measures", wanted)
-
-    def rows(self, attack: Attack) -> int:
-        """Rows of a whole walk."""
-        return 1 + (attack.start is not None) + self.steps
-
-    def last_row(self, attack: Attack) -> int:
-        """The last row that the attack reaches: one that takes few steps stops earlier."""
-        limit = self.steps if attack.max_steps is None else min(self.steps, attack.max_steps)
-        return self.rows(attack) - 1 - (self.steps - limit)
-
-    def keeps(self, row: int, attack: Attack) -> bool:
-        """Whether a row is recorded: the clean point, each ``every``-th and the last."""
-        return row % self.every == 0 or row == self.last_row(attack)
-
-    def schema(self, model: SplitModel, attack: Attack) -> pa.Schema:
-        """Columns with units, and in the metadata what decided them."""
-        about = {
-            "attack": attack.name, "settings": dict(attack.settings), "steps": self.steps,
-            "rows": self.rows(attack), "every": self.every, "restarts": self.restarts,
-            "seed": self.seed, "keep": self.keep, "classes": model.classes,
-            "head": model.head_name, "log_geometry_band": model.head.log_geometry_band,
-        }  # fmt: skip
-        extra = [TARGET_FIELD] if attack.targeted else []
-        kept = []
-        if self.keep:
-            kept.append(pa.field("logits", pa.list_(pa.float32(), model.classes)))
-        if self.keep == "features":
-            kept.append(pa.field("features", pa.list_(pa.float32(), model.head.weight.shape[1])))
-        units = {one.name: (one.unit, one.version) for one in self.measures}
-        schema = trajectory_schema(units, about, extra)
-        for one in kept:
-            schema = schema.append(one)
-        return schema
-
-
-def walk(
-    prober: Prober, attack: Attack, recording: Recording, ids: Sequence[int], restart: int
-) -> Iterator[tuple[int, Probe]]:
-    """The probes of one walk, row by row: the clean point, a random start if any, then each step.
-
-    Twenty steps cost 21 forwards and at most 21 backwards (22 and 22 with a random start). Only a targeted attack
-    whose input gradient norms are measured needs a second backward a row: these are gradients of two functions.
-    """
-    measured = all_needs(one.needs for one in recording.measures)
-    last = recording.last_row(attack)
-
-    def probe_at(x: Tensor, row: int, moves_on: bool) -> Probe:
-        needs = attack.needs if moves_on else frozenset()
-        probe = prober(x, needs | measured if recording.keeps(row, attack) else needs)
-        _check_finite(probe, ids, row)
-        return probe
-
-    def draws(row: int) -> Streams:
-        return Streams(recording.seed, ids, restart, row)
-
-    probe = probe_at(prober.clean, 0, moves_on=attack.start is None)
-    state = attack.init(probe, draws(0))
-    yield 0, probe
-    first = 1
-    if attack.start is not None:
-        probe = probe_at(attack.start(probe, draws(0)), first, moves_on=True)
-        yield first, probe
-        first += 1
-    _check_gradient(probe, attack)
-    for row in range(first, last + 1):
-        x, state = attack.step(probe, state, prober, draws(row))
-        probe = probe_at(x, row, moves_on=row < last)
-        yield row, probe
-
-
-def _check_finite(probe: Probe, ids: Sequence[int], row: int) -> None:
-    finite = torch.isfinite(probe.logits).all(dim=1)
-    if not finite.all():
-        example = ids[int((~finite).nonzero()[0])]
-        raise InputError(
-            f"the model gave NaN or infinite logits for example {example} at row {row} of its walk; "
-            "check the model's weights and its number type (float16 overflows above 65504)"
-        )
-
-
-def _check_gradient(probe: Probe, attack: Attack) -> None:
-    """An attack that cannot move anything would record a flat line and look like robustness."""
-    gradient = probe.objective_grad
-    if OBJECTIVE_GRAD not in attack.needs or gradient is None:
-        return
-    if not gradient.any():
-        raise InputError(
-            f"the gradient of the loss is exactly zero for all {len(gradient)} images of a batch, so {attack.name} "
-            "cannot move: the model masks its gradient (rounding, thresholds, detach, a dead layer). "
-            "Replace the step that stops it by a differentiable one"
-        )
+def trajectory_columns(recording: Recording, model: SplitModel, attack: Attack) -> pa.Schema:
+    """Columns with units, and in the metadata what decided them."""
+    about = {
+        "attack": attack.name, "settings": dict(attack.settings), "steps": recording.steps,
+        "rows": recording.rows(attack), "every": recording.every, "restarts": recording.restarts,
+        "seed": recording.seed, "keep": recording.keep, "classes": model.classes,
+        "head": model.head_name, "log_geometry_band": model.head.log_geometry_band,
+    }  # fmt: skip
+    units = {one.name: (one.unit, one.version) for one in recording.measures}
+    schema = trajectory_schema(units, about, [TARGET_FIELD] if attack.targeted else [])
+    if recording.keep:
+        schema = schema.append(pa.field("logits", pa.list_(pa.float32(), model.classes)))
+    if recording.keep == "features":
+        schema = schema.append(pa.field("features", pa.list_(pa.float32(), model.head.weight.shape[1])))
+    return schema
 
 
 def record_batch(
@@ -161,16 +53,16 @@ def record_batch(
     *,
     target: Int[Tensor, "n"] | None = None,
     run: str = "",
-    schema: pa.Schema | None = None,
+    schema: pa.Schema,
+    masking: MaskingGuard | None = None,
     observer: Observer | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> pa.RecordBatch:
     """All walks of one batch as rows, sorted by example, restart and step."""
-    schema = schema or recording.schema(model, attack)
     seen: list[dict[str, np.ndarray]] = []
     for restart in range(recording.restarts):
         prober = Prober(model, x, y, target, attack.objective, aims=attack.targeted)
-        for row, probe in walk(prober, attack, recording, ids, restart):
+        for row, probe in walk(prober, attack, recording, ids, restart, masking):
             if recording.keeps(row, attack):
                 values = read(probe, recording.measures)
                 seen.append(_index_columns(probe, restart, row, attack) | values | _kept(probe, recording))
@@ -289,13 +181,14 @@ def record(
     ids = check_ids(ids, len(x))
     target = check_target(target, y, attack, split_model.classes)
     recording = Recording(steps, resolve(measures), seed, restarts, every, keep)
-    schema = recording.schema(split_model, attack)
+    schema = trajectory_columns(recording, split_model, attack)
+    masking = MaskingGuard(len(x))
     size = choose_batch_size(split_model, batch_size)
     batches = [
         record_batch(
             split_model, x[rows], y[rows], ids[rows], attack, recording,
             target=None if target is None else target[rows],
-            run=attack.name, schema=schema, progress=progress,
+            run=attack.name, schema=schema, masking=masking, progress=progress,
         )
         for rows in (slice(first, first + size) for first in range(0, len(x), size))
     ]  # fmt: skip

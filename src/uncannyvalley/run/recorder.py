@@ -16,12 +16,13 @@ from torch import Tensor
 
 from uncannyvalley.data import Images
 from uncannyvalley.head import Head
-from uncannyvalley.recording import Recording, record_batch
+from uncannyvalley.recording import record_batch, trajectory_columns
 from uncannyvalley.run.album import WHOLE_WALKS, Album
 from uncannyvalley.run.files import sha256, write_whole
 from uncannyvalley.run.folder import HEAD_FILE, RunFolder
 from uncannyvalley.splitting import SplitModel
 from uncannyvalley.types import Attack
+from uncannyvalley.walking import MaskingGuard, Recording
 
 
 @dataclass(frozen=True)
@@ -45,9 +46,12 @@ def record_run(run: RunFolder, work: Work, progress: Callable[[int], None] | Non
     missing = run.missing_shards()
     if missing and work.recording.keep:
         _write_head(run, work.model.head)
+    masking = MaskingGuard(
+        sum(rows.stop - rows.start for name, rows in run.plan.shards().items() if name in missing)
+    )
     for name in missing:
         started = time.perf_counter()
-        count = _record_shard(run, work, name, progress)
+        count = _record_shard(run, work, name, masking, progress)
         manifest = run.manifest()
         manifest["shards"][name] = {
             "rows": count,
@@ -67,11 +71,13 @@ def _write_head(run: RunFolder, head: Head) -> None:
     write_whole(run.path / HEAD_FILE, lambda scratch: save_file(tensors, scratch))
 
 
-def _record_shard(run: RunFolder, work: Work, name: str, progress: Callable[[int], None] | None) -> int:
+def _record_shard(
+    run: RunFolder, work: Work, name: str, masking: MaskingGuard, progress: Callable[[int], None] | None
+) -> int:
     rows = run.plan.shards()[name]
     kept = run.plan.recording.keep_images
     wanted, whole = set(range(kept)), set(range(min(kept, WHOLE_WALKS)))
-    schema = work.recording.schema(work.model, work.attack)
+    schema = trajectory_columns(work.recording, work.model, work.attack)
     albums: list[pa.Table] = []
     total = 0
 
@@ -85,7 +91,7 @@ def _record_shard(run: RunFolder, work: Work, name: str, progress: Callable[[int
                 batch = record_batch(
                     work.model, work.images[part], work.images.labels[part], ids, work.attack, work.recording,
                     target=None if work.target is None else work.target[part],
-                    run=run.plan.key[:12], schema=schema, observer=album, progress=progress,
+                    run=run.plan.key[:12], schema=schema, masking=masking, observer=album, progress=progress,
                 )  # fmt: skip
                 writer.write_batch(batch)
                 total += batch.num_rows

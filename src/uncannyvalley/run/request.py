@@ -15,7 +15,7 @@ from uncannyvalley.checks import check_count, check_labels
 from uncannyvalley.data import Images
 from uncannyvalley.errors import InputError, unknown_name
 from uncannyvalley.measures import resolve
-from uncannyvalley.recording import Recording, check_target, choose_batch_size
+from uncannyvalley.recording import check_target, choose_batch_size
 from uncannyvalley.run.folder import RunFolder, folder_for
 from uncannyvalley.run.plan import (
     SHARD_EXAMPLES,
@@ -29,6 +29,7 @@ from uncannyvalley.run.plan import (
 from uncannyvalley.run.recorder import Work, record_run
 from uncannyvalley.splitting import SplitModel, split
 from uncannyvalley.types import Attack
+from uncannyvalley.walking import Recording
 
 DTYPES = {name: getattr(torch, name) for name in ("float32", "float64", "bfloat16", "float16")}
 

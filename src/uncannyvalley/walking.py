@@ -1,0 +1,140 @@
+"""The only loop of our own attacks: probe, step, probe, …, and how much of it is recorded."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from uncannyvalley.attacks.streams import Streams
+from uncannyvalley.checks import check_count
+from uncannyvalley.errors import InputError
+from uncannyvalley.measures import resolve
+from uncannyvalley.probe import Prober, all_needs
+from uncannyvalley.types import OBJECTIVE_GRAD, Attack, Measure, Probe
+
+ALWAYS = ("distance_linf", "distance_l2")
+"""Measures that every trajectory holds, before the chosen ones."""
+
+KEEP = ("logits", "features")
+
+
+@dataclass(frozen=True)
+class Recording:
+    """How walks are recorded: everything about them except model, data and attack.
+
+    steps     steps of a walk       every     row 0, each ``every``-th and the last are recorded
+    measures  what is read          restarts  walks from one image, each with its own random numbers
+    seed      of all streams        keep      "logits" or "features" to store them too, or None
+    """
+
+    steps: int
+    measures: tuple[Measure, ...] = field(default_factory=lambda: resolve(None))
+    seed: int = 0
+    restarts: int = 1
+    every: int = 1
+    keep: str | None = None
+
+    def __post_init__(self) -> None:
+        check_count("steps", self.steps, 1)
+        check_count("restarts", self.restarts, 1)
+        check_count("every", self.every, 1)
+        check_count("seed", self.seed, 0)
+        if self.keep is not None and self.keep not in KEEP:
+            raise InputError(f"keep must be 'logits' or 'features', got {self.keep!r}")
+        # with the logits, |φ| is all that any head measure needs
+        wanted = resolve([*ALWAYS, *self.measures, *(["feature_norm"] if self.keep else [])])
+        object.__setattr__(self, "measures", wanted)
+
+    def rows(self, attack: Attack) -> int:
+        """Rows of a whole walk."""
+        return 1 + (attack.start is not None) + self.steps
+
+    def last_row(self, attack: Attack) -> int:
+        """The last row that the attack reaches: one that takes few steps stops earlier."""
+        limit = self.steps if attack.max_steps is None else min(self.steps, attack.max_steps)
+        return self.rows(attack) - 1 - (self.steps - limit)
+
+    def keeps(self, row: int, attack: Attack) -> bool:
+        """Whether a row is recorded: the clean point, each ``every``-th and the last."""
+        return row % self.every == 0 or row == self.last_row(attack)
+
+
+class MaskingGuard:
+    """Refuses an attack that cannot move: its walk would be a flat line that looks like robustness.
+
+    Fires once ``ENOUGH`` images, or all ``total`` of them, had a gradient of exactly zero and none had any.
+    Single images without a gradient are no error; the diagnostics count them.
+    """
+
+    ENOUGH = 64
+
+    def __init__(self, total: int) -> None:
+        self._needed = min(total, self.ENOUGH)
+        self._seen = 0
+        self._any_moves = False
+
+    def see(self, probe: Probe, attack: Attack) -> None:
+        """Look at the probe that the first step of a batch starts from."""
+        gradient = probe.objective_grad
+        if OBJECTIVE_GRAD not in attack.needs or gradient is None or self._any_moves:
+            return
+        self._seen += len(gradient)
+        self._any_moves = bool(gradient.any())
+        if not self._any_moves and self._seen >= self._needed:
+            raise InputError(
+                f"the gradient of the loss is exactly zero for all of {self._seen} images, so {attack.name} cannot "
+                "move: the model masks its gradient (rounding, thresholds, detach, a dead layer). Replace the step "
+                "that stops it by a differentiable one"
+            )
+
+
+def walk(
+    prober: Prober,
+    attack: Attack,
+    recording: Recording,
+    ids: Sequence[int],
+    restart: int = 0,
+    masking: MaskingGuard | None = None,
+) -> Iterator[tuple[int, Probe]]:
+    """The probes of one walk, row by row: the clean point, a random start if any, then each step.
+
+    Twenty steps cost 21 forwards and at most 21 backwards (22 and 22 with a random start). Only a targeted attack
+    whose input gradient norms are measured needs a second backward a row: these are gradients of two functions.
+    """
+    measured = all_needs(one.needs for one in recording.measures)
+    last = recording.last_row(attack)
+
+    def probe_at(x: Tensor, row: int, moves_on: bool) -> Probe:
+        needs = attack.needs if moves_on else frozenset()
+        probe = prober(x, needs | measured if recording.keeps(row, attack) else needs)
+        _check_finite(probe, ids, row)
+        return probe
+
+    def draws(row: int) -> Streams:
+        return Streams(recording.seed, ids, restart, row)
+
+    probe = probe_at(prober.clean, 0, moves_on=attack.start is None)
+    state = attack.init(probe, draws(0))
+    yield 0, probe
+    first = 1
+    if attack.start is not None:
+        probe = probe_at(attack.start(probe, draws(0)), first, moves_on=True)
+        yield first, probe
+        first += 1
+    if masking is not None:
+        masking.see(probe, attack)
+    for row in range(first, last + 1):
+        x, state = attack.step(probe, state, prober, draws(row))
+        probe = probe_at(x, row, moves_on=row < last)
+        yield row, probe
+
+
+def _check_finite(probe: Probe, ids: Sequence[int], row: int) -> None:
+    finite = torch.isfinite(probe.logits).all(dim=1)
+    if not finite.all():
+        example = ids[int((~finite).nonzero()[0])]
+        raise InputError(
+            f"the model gave NaN or infinite logits for example {example} at row {row} of its walk; "
+            "check the model's weights and its number type (float16 overflows above 65504)"
+        )
