@@ -69,7 +69,7 @@ def _draw_sharpness(axes: Axes, shown: WalkFigure) -> None:
     _mark_phases(axes, shown.summary)
     axes.set_title(f"Relative sharpness at the head, median and {BAND[0]}–{BAND[1]} % of examples")
     axes.set_ylabel("log κ (nats)")
-    axes.legend(frameon=False, loc="lower left")
+    axes.legend(frameon=False, loc="best")
 
 
 def _mark_phases(axes: Axes, summary: WalkSummary) -> None:
@@ -79,12 +79,16 @@ def _mark_phases(axes: Axes, summary: WalkSummary) -> None:
     for name, step in marks.items():
         if not np.isnan(step.value):
             by_step.setdefault(step.value, []).append(name)
-    for at, names in by_step.items():
+    for line, (at, names) in enumerate(sorted(by_step.items())):
         axes.axvline(at, color=INK, linewidth=0.9, linestyle=":")
         axes.annotate(
-            " = ".join(names), (at, 1.0), xycoords=("data", "axes fraction"), textcoords="offset points",
-            xytext=(3, -10), fontsize=9, rotation=0,
-        )  # fmt: skip
+            " = ".join(names),
+            (at, 1.0),
+            xycoords=("data", "axes fraction"),
+            textcoords="offset points",
+            xytext=(4, -10 - 12 * line),
+            fontsize=9,
+        )  # fmt: skip  (each a line lower, so that near steps stay readable)
 
 
 def _draw_shares(axes: Axes, shares: ShareCurves) -> None:
@@ -94,7 +98,7 @@ def _draw_shares(axes: Axes, shares: ShareCurves) -> None:
     axes.axhline(0, color=INK, linewidth=0.8, alpha=0.5)
     axes.set_title("What the change of log κ is made of (mean; the three add up)")
     axes.set_ylabel("change (nats)")
-    axes.legend(frameon=False, fontsize=8.5, loc="lower left")
+    axes.legend(frameon=False, fontsize=8.5, loc="best")
 
 
 def _draw_loss(axes: Axes, curves: Mapping[str, Curve]) -> None:

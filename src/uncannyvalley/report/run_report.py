@@ -48,7 +48,7 @@ def write_report(run: RunFolder, found: Phases, class_names: tuple[str, ...] = (
     summary = found.summary()
     drawing = draw_walk(
         WalkFigure(
-            f"{run.plan.attack.name} on {Path(run.plan.data.spec).name}: {_ball(run)}",
+            f"{_title(run)}: {_ball(run)}",
             {name: {m: curve(walk, m) for m in FIGURE_MEASURES} for name, walk in walks.items()},
             share_curves(run.trajectory),
             summary.walks[0],
@@ -61,9 +61,21 @@ def write_report(run: RunFolder, found: Phases, class_names: tuple[str, ...] = (
     return Written(table, figure, report)
 
 
+def _title(run: RunFolder) -> str:
+    """The attack and the last two parts of where the images came from."""
+    return f"{run.plan.attack.name} on {'/'.join(Path(run.plan.data.spec.rpartition(':')[2]).parts[-2:])}"
+
+
 def _ball(run: RunFolder) -> str:
     settings = run.plan.attack.settings
-    return f"{settings['norm']} ball of {settings['eps']:.4g}, steps of {settings['step_size']:.4g}"
+    norm = {"linf": "Linf", "l2": "L2"}[settings["norm"]]
+    return f"{norm} ball of {_pixels(settings['eps'])}, steps of {_pixels(settings['step_size'])}"
+
+
+def _pixels(length: float) -> str:
+    """A length in pixel units as people write it: 0.4, or 8/255."""
+    plain = f"{length:g}"
+    return plain if len(plain) <= 5 else f"{length * 255:.4g}/255"
 
 
 def _page(
@@ -76,7 +88,7 @@ def _page(
         f"valley; median depth {walk.depth.value:.1f} nats of log κ."
     )
     return Page(
-        title=f"The walk of {run.plan.attack.name} on {Path(run.plan.data.spec).name}",
+        title=f"The walk of {_title(run)}",
         lead=lead,
         figure_svg=svg,
         walk_names=[one.name for one in summary.walks],
