@@ -4,7 +4,9 @@
 
 All runs take 20 PGD steps (Linf, eps 8/255, step 2/255, no random start) from the same CIFAR-10 images, one
 after the other in each round, so that a busy machine slows all of them alike. Ratios are medians over rounds
-of (run / reference run of the same round). Forwards and backwards are counted in the warm-up round.
+of (run / reference run of the same round). Forwards and backwards are counted in the warm-up round. Where other
+processes come and go, whole walks are too long to compare by percents: the lines below the table repeat d and e
+with an evaluation of a and of b or c after each of their own.
 
     a  bare loop, your network    the loop one writes by hand, on the network as it was loaded
     b  bare loop, prepared copy   the same loop on the copy that uncannyvalley.split makes
@@ -32,7 +34,8 @@ import platform
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -50,6 +53,10 @@ from uncannyvalley import SplitModel
 
 EPS, STEP_SIZE, STEPS = 8 / 255, 2 / 255, 20
 REFERENCES = ("a", "b", "c")
+RECORDED = {"d": "record, all measures", "e": "record, compiled"}
+
+Network = Callable[[Tensor], Tensor]
+Walk = Callable[[], object]
 
 
 def shared_folder() -> Path:
@@ -83,8 +90,8 @@ def machine() -> str:
     return f"torch {torch.__version__}, {torch.get_num_threads()} thread(s), CPU: {processor}"
 
 
-def bare_pgd(net: Callable[[Tensor], Tensor], clean: Tensor, y: Tensor, evaluations: int = STEPS) -> Tensor:
-    """PGD as one writes it by hand; an evaluation more than steps only looks at the last point."""
+def bare_pgd(net: Network, clean: Tensor, y: Tensor, evaluations: int) -> Iterator[Tensor]:
+    """PGD as one writes it by hand, x by x; an evaluation more than steps only looks at the last point."""
     x = clean
     for evaluation in range(evaluations):
         x = x.detach().requires_grad_()
@@ -93,13 +100,13 @@ def bare_pgd(net: Callable[[Tensor], Tensor], clean: Tensor, y: Tensor, evaluati
         if evaluation < STEPS:
             x = x.detach() + STEP_SIZE * gradient.sign()
             x = torch.clamp(x, clean - EPS, clean + EPS).clamp(0, 1)
-    return x.detach()
+        yield x
 
 
 class Counter(nn.Module):
     """Calls ``inner`` and counts how often, and how often a backward came back through it."""
 
-    def __init__(self, inner: Callable[[Tensor], Tensor]) -> None:
+    def __init__(self, inner: Network) -> None:
         super().__init__()
         self.inner = inner
         self.forwards = self.backwards = 0
@@ -114,9 +121,6 @@ class Counter(nn.Module):
 
     def _count_backward(self, gradient: Tensor) -> None:
         self.backwards += 1
-
-
-Walk = Callable[[], object]
 
 
 @dataclass
@@ -134,7 +138,7 @@ class Contestant:
         """One walk with a counter, then a timed walk that is not kept."""
         counters: list[Counter] = []
 
-        def counted(inner: Callable[[Tensor], Tensor]) -> Counter:
+        def counted(inner: Network) -> Counter:
             counters.append(Counter(inner))
             return counters[-1]
 
@@ -150,32 +154,73 @@ class Contestant:
         self.wall.append(time.perf_counter() - wall)
 
 
-def own_contestants(net: nn.Module, x: Tensor, y: Tensor, compile: bool) -> list[Contestant]:
-    """The bare loops and our recorder."""
+def record_pgd(
+    model: SplitModel, x: Tensor, y: Tensor, progress: Callable[[int], None] | None = None
+) -> None:
     attack = uncannyvalley.attacks.pgd(eps=EPS, step_size=STEP_SIZE)
-    model = uncannyvalley.split(net, x)
+    uncannyvalley.record(model, x, y, attack, steps=STEPS, batch_size=len(x), progress=progress)
+
+
+def bare(key: str, name: str, net: Network, x: Tensor, y: Tensor, evaluations: int = STEPS) -> Contestant:
+    def prepare(wrap: Callable) -> Walk:
+        network = wrap(net)
+        return lambda: deque(bare_pgd(network, x, y, evaluations), maxlen=0)
+
+    return Contestant(key, name, prepare)
+
+
+def recorded(key: str, name: str, model: SplitModel, x: Tensor, y: Tensor) -> Contestant:
+    def prepare(wrap: Callable) -> Walk:
+        wrapped = replace(model, body=wrap(model.body))
+        return lambda: record_pgd(wrapped, x, y)
+
+    return Contestant(key, name, prepare)
+
+
+def own_contestants(net: nn.Module, models: dict[str, SplitModel], x: Tensor, y: Tensor) -> list[Contestant]:
+    """The bare loops and our recorder."""
+    model = models["d"]
     placed = model.place(x)
-
-    def bare(network: nn.Module | SplitModel, clean: Tensor, evaluations: int) -> Callable[[Callable], Walk]:
-        return lambda wrap: lambda counted=wrap(network): bare_pgd(counted, clean, y, evaluations)
-
-    def recorded(model: SplitModel) -> Callable[[Callable], Walk]:
-        def prepare(wrap: Callable) -> Walk:
-            wrapped = replace(model, body=wrap(model.body))
-            return lambda: uncannyvalley.record(wrapped, x, y, attack, steps=STEPS, batch_size=len(x))
-
-        return prepare
-
-    contestants = [
-        Contestant("a", "bare loop, your network", bare(net, x, STEPS)),
-        Contestant("b", "bare loop, prepared copy", bare(model, placed, STEPS)),
-        Contestant("c", "the same, 21 evaluations", bare(model, placed, STEPS + 1)),
-        Contestant("d", "record, all measures", recorded(model)),
+    return [
+        bare("a", "bare loop, your network", net, x, y),
+        bare("b", "bare loop, prepared copy", model, placed, y),
+        bare("c", "the same, 21 evaluations", model, placed, y, STEPS + 1),
+        *(recorded(key, RECORDED[key], one, x, y) for key, one in models.items()),
     ]
-    if compile:
-        compiled = uncannyvalley.split(net, x, compile=True)
-        contestants.append(Contestant("e", "record, compiled", recorded(compiled)))
-    return contestants
+
+
+def lockstep(net: nn.Module, plain: SplitModel, model: SplitModel, x: Tensor, y: Tensor) -> dict[str, float]:
+    """CPU time of one recorded walk over that of a, b and c, which go an evaluation after each of its own."""
+    clock = time.process_time
+    spent: dict[str, list[float]] = {"a": [], "c": [], "record": []}
+    others = {"a": bare_pgd(net, x, y, STEPS + 1), "c": bare_pgd(plain, plain.place(x), y, STEPS + 1)}
+    since = clock()
+
+    def others_turn(_: int) -> None:
+        nonlocal since
+        spent["record"].append(clock() - since)
+        for key, walk in others.items():
+            since = clock()
+            next(walk)
+            spent[key].append(clock() - since)
+        since = clock()
+
+    record_pgd(model, x, y, others_turn)
+    spent["record"].append(clock() - since)
+    own = sum(spent["record"])
+    references = {"a": spent["a"][:STEPS], "b": spent["c"][:STEPS], "c": spent["c"]}
+    return {key: own / sum(times) for key, times in references.items()}
+
+
+def lockstep_medians(
+    net: nn.Module, models: dict[str, SplitModel], x: Tensor, y: Tensor, rounds: int
+) -> dict[str, dict[str, float]]:
+    """Medians over rounds, for each recorder."""
+    medians = {}
+    for recorder, model in models.items():
+        walks = [lockstep(net, models["d"], model, x, y) for _ in range(rounds)]
+        medians[recorder] = {key: statistics.median(one[key] for one in walks) for key in REFERENCES}
+    return medians
 
 
 def torchattacks_pgd(net: nn.Module, x: Tensor, y: Tensor) -> Walk:
@@ -276,6 +321,11 @@ def show(rows: list[dict[str, object]], title: str, notes: list[str]) -> None:
         console.print(note, highlight=False)
 
 
+def lockstep_line(recorder: str, ratios: dict[str, float]) -> str:
+    listed = ", ".join(f"{ratio:.3f} × {key}" for key, ratio in ratios.items())
+    return f"in lockstep, CPU: {recorder} = {listed}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -293,13 +343,18 @@ def main() -> None:
         sys.path.append(str(options.peers.resolve()))  # behind everything that is installed
     x, y = load_images(options.batch)
     net = load_network()
+    models = {"d": uncannyvalley.split(net, x)}
+    if options.compile:
+        models["e"] = uncannyvalley.split(net, x, compile=True)
     peers, absent = peer_contestants(net, x, y)
-    rows = compete(own_contestants(net, x, y, options.compile) + peers, options.rounds)
-    about = {"machine": machine(), "batch": len(x), "steps": STEPS, "rounds": options.rounds}
+    rows = compete(own_contestants(net, models, x, y) + peers, options.rounds)
+    steps = lockstep_medians(net, models, x, y, options.rounds)
     if options.json:
-        print(json.dumps({**about, "runs": rows, "left_out": absent}, indent=2))
+        about = {"machine": machine(), "batch": len(x), "steps": STEPS, "rounds": options.rounds}
+        print(json.dumps({**about, "runs": rows, "lockstep_cpu": steps, "left_out": absent}, indent=2))
         return
-    show(rows, f"{STEPS} PGD steps, {len(x)} images, {options.rounds} rounds", [machine(), *absent])
+    notes = [lockstep_line(key, ratios) for key, ratios in steps.items()]
+    show(rows, f"{STEPS} PGD steps, {len(x)} images, {options.rounds} rounds", [*notes, machine(), *absent])
 
 
 if __name__ == "__main__":
