@@ -16,6 +16,10 @@ OBJECTIVE_GRAD = "objective_grad"
 LOG_LOSS_GRAD = "log_loss_grad"
 
 
+PerExample = Callable[["Probe"], Tensor]
+"""One number for each row of a probe: the type of objectives and of measures."""
+
+
 @dataclass(frozen=True)
 class Probe:
     """One point of n walks, computed once and read by the attack and all measures alike.
@@ -62,6 +66,13 @@ class Probe:
         """log |φ| in float64; −inf where all features are 0."""
         return self.features.double().norm(dim=1).log()
 
+    def once(self, fn: PerExample) -> Tensor:
+        """``fn`` of this probe, computed at the first call and handed to everyone who asks again."""
+        shared = self.__dict__.setdefault("_shared", {})
+        if fn not in shared:
+            shared[fn] = fn(self)
+        return shared[fn]
+
     def rows(self, which: slice) -> "Probe":
         """The same probe for some of its rows."""
         chosen: dict[str, Any] = {
@@ -81,10 +92,6 @@ def gap_to_others(logits: Float[Tensor, "n k"], which: Int[Tensor, "n"]) -> Floa
     exact = logits.double()
     others = exact.scatter(1, which[:, None], -torch.inf)
     return others.logsumexp(dim=1) - exact.gather(1, which[:, None]).squeeze(1)
-
-
-PerExample = Callable[[Probe], Tensor]
-"""One number for each row of a probe: the type of objectives and of measures."""
 
 
 @runtime_checkable

@@ -128,7 +128,7 @@ class PhaseSummary:
         rows = [
             ("examples", [f"{walk.examples}" for walk in walks]),
             ("label flipped", [f"{walk.flipped:.0%}" for walk in walks]),
-            ("ridge, ×10 up and down", [f"{walk.ridge:.0%}" for walk in walks]),
+            ("ridge (κ ×10 up, down)", [f"{walk.ridge:.0%}" for walk in walks]),
             ("valley after the flip", [f"{walk.valley:.0%}" for walk in walks]),
             ("ends below clean", [f"{walk.below:.0%}" for walk in walks]),
             ("ridge at step", [f"{walk.ridge_step:.0f}" for walk in walks]),

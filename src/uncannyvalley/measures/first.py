@@ -10,27 +10,30 @@ from uncannyvalley.measures.registry import measure
 from uncannyvalley.types import LOG_LOSS_GRAD, Probe
 
 
-def _log_input_gradient_norm(probe: Probe) -> Float[Tensor, "n"]:
-    """log |∂ℓ/∂x| = log ℓ + log |∂ log ℓ/∂x|."""
+def _log_input_gradient(probe: Probe) -> Float[Tensor, "n"]:
+    """log |∂ℓ/∂x| = log ℓ + log |∂ log ℓ/∂x|; scaled by its largest entry, so that no square underflows."""
     if probe.log_loss_grad is None:
         raise InputError("input gradient norms need a probe with log_loss_grad; add it to needs")
-    direction = probe.log_loss_grad.flatten(1).double().norm(dim=1)
-    return objectives.log_loss(probe) + direction.log()
+    gradient = probe.log_loss_grad
+    image = tuple(range(1, gradient.dim()))
+    largest = gradient.abs().amax(dim=image, keepdim=True)
+    length = torch.linalg.vector_norm(gradient / torch.where(largest > 0, largest, 1.0), dim=image)
+    return probe.once(objectives.log_loss) + length.double().log() + largest.flatten().double().log()
 
 
 @measure("input_gradient_norm", unit="nats/pixel", order=1, needs=[LOG_LOSS_GRAD])
 def input_gradient_norm(probe: Probe) -> Float[Tensor, "n"]:
     """|∂ℓ/∂x|."""
-    return _log_input_gradient_norm(probe).exp()
+    return probe.once(_log_input_gradient).exp()
 
 
 @measure("log_input_gradient_norm", unit="log nats/pixel", order=1, needs=[LOG_LOSS_GRAD])
 def log_input_gradient_norm(probe: Probe) -> Float[Tensor, "n"]:
     """log |∂ℓ/∂x|, finite where the gradient rounds to 0."""
-    return _log_input_gradient_norm(probe)
+    return probe.once(_log_input_gradient)
 
 
-def _log_feature_gradient_norm(probe: Probe) -> Float[Tensor, "n"]:
+def _log_feature_gradient(probe: Probe) -> Float[Tensor, "n"]:
     """log(1 − p_y) + log |Wᵀ(r − e_y)|, where r is the softmax over the classes s ≠ y."""
     others = probe.logits.double().scatter(1, probe.y[:, None], -torch.inf).softmax(dim=1)
     pull = others.scatter(1, probe.y[:, None], -1.0)
@@ -41,10 +44,10 @@ def _log_feature_gradient_norm(probe: Probe) -> Float[Tensor, "n"]:
 @measure("feature_gradient_norm", unit="nats/feature", order=1)
 def feature_gradient_norm(probe: Probe) -> Float[Tensor, "n"]:
     """|∂ℓ/∂φ| = |Wᵀ(p − e_y)|."""
-    return _log_feature_gradient_norm(probe).exp()
+    return probe.once(_log_feature_gradient).exp()
 
 
 @measure("log_feature_gradient_norm", unit="log nats/feature", order=1)
 def log_feature_gradient_norm(probe: Probe) -> Float[Tensor, "n"]:
     """log |∂ℓ/∂φ|, finite where the gradient rounds to 0."""
-    return _log_feature_gradient_norm(probe)
+    return probe.once(_log_feature_gradient)

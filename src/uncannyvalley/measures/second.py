@@ -45,31 +45,35 @@ def log_class_variance(probe: Probe) -> Float[Tensor, "n"]:
 @measure("log_geometry", unit="log", order=2, reference="design: log κ = log Gini + 2 log|φ| + log g")
 def log_geometry(probe: Probe) -> Float[Tensor, "n"]:
     """log of the mean of ½|w_s − w_s'|² under weights p_s p_s', s ≠ s'; W alone bounds it."""
-    return log_class_variance(probe) - probe.softmax.log_gini
+    return probe.once(log_class_variance) - probe.softmax.log_gini
 
 
 @measure("log_relative_sharpness", unit="log", order=2, reference=PETZKA)
 def log_relative_sharpness(probe: Probe) -> Float[Tensor, "n"]:
     """log κ, κ = Σ_{s,s'} ⟨w_s, w_s'⟩ Tr H_{ss'} = |φ|² Var_p(w)."""
-    return 2 * probe.log_feature_norm + log_class_variance(probe)
+    return 2 * probe.log_feature_norm + probe.once(log_class_variance)
 
 
 @measure("log_trace", unit="log nats", order=2)
 def log_trace(probe: Probe) -> Float[Tensor, "n"]:
     """log Tr ∂²ℓ/∂W² = 2 log|φ| + log(1 − Σp²)."""
+    return probe.once(_log_trace)
+
+
+def _log_trace(probe: Probe) -> Float[Tensor, "n"]:
     return 2 * probe.log_feature_norm + probe.softmax.log_gini
 
 
 @measure("log_layer_relative_sharpness", unit="log", order=2, reference=PETZKA)
 def log_layer_relative_sharpness(probe: Probe) -> Float[Tensor, "n"]:
     """log(|W|_F² Tr ∂²ℓ/∂W²)."""
-    return log_trace(probe) + math.log(probe.head.squared_frobenius)
+    return probe.once(_log_trace) + math.log(probe.head.squared_frobenius)
 
 
 @measure("log_released_relative_sharpness", unit="log", order=2, reference=WALTER + ", released code")
 def log_released_relative_sharpness(probe: Probe) -> Float[Tensor, "n"]:
     """log(|W|_F Tr ∂²ℓ/∂W²): |W| not squared, so a rescaled head changes it."""
-    return log_trace(probe) + 0.5 * math.log(probe.head.squared_frobenius)
+    return probe.once(_log_trace) + 0.5 * math.log(probe.head.squared_frobenius)
 
 
 @measure("log_top_eigenvalue", unit="log", order=2)

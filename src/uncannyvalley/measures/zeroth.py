@@ -18,7 +18,7 @@ def loss(probe: Probe) -> Float[Tensor, "n"]:
 @measure("log_loss", unit="log nats", order=0)
 def log_loss(probe: Probe) -> Float[Tensor, "n"]:
     """log ℓ, exact where ℓ rounds to 0 in float32."""
-    return objectives.log_loss(probe)
+    return probe.once(objectives.log_loss)
 
 
 @measure("log_error_probability", unit="log", order=0)
@@ -50,13 +50,13 @@ def confidence(probe: Probe) -> Float[Tensor, "n"]:
 @measure("entropy", unit="nats", order=0)
 def entropy(probe: Probe) -> Float[Tensor, "n"]:
     """−Σ p log p."""
-    return _log_entropy(probe).exp()
+    return probe.once(_log_entropy).exp()
 
 
 @measure("log_entropy", unit="log nats", order=0)
 def log_entropy(probe: Probe) -> Float[Tensor, "n"]:
     """log(−Σ p log p), exact where the entropy rounds to 0."""
-    return _log_entropy(probe)
+    return probe.once(_log_entropy)
 
 
 def _log_entropy(probe: Probe) -> Float[Tensor, "n"]:
@@ -88,10 +88,16 @@ def feature_norm(probe: Probe) -> Float[Tensor, "n"]:
 @measure("distance_linf", unit="pixels", order=0)
 def distance_linf(probe: Probe) -> Float[Tensor, "n"]:
     """max |x − x_clean|, in units of the input's range [0, 1]."""
-    return (probe.x - probe.clean).abs().flatten(1).amax(dim=1)
+    moved = probe.once(_moved)
+    return moved.abs().amax(dim=tuple(range(1, moved.dim())))
 
 
 @measure("distance_l2", unit="pixels", order=0)
 def distance_l2(probe: Probe) -> Float[Tensor, "n"]:
     """|x − x_clean|, in units of the input's range [0, 1]."""
-    return (probe.x - probe.clean).flatten(1).norm(dim=1)
+    moved = probe.once(_moved)
+    return torch.linalg.vector_norm(moved, dim=tuple(range(1, moved.dim())))
+
+
+def _moved(probe: Probe) -> Float[Tensor, "n ..."]:
+    return probe.x - probe.clean
