@@ -204,12 +204,19 @@ def test_ctrl_c_keeps_what_is_finished(tmp_path: Path) -> None:
         "--batch-size",
         "4",
     ]
-    process = subprocess.Popen([*UNCANNY, *arguments, "--out", str(out)], stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 120
-    while not (out / "manifest.json").exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
+    # a shell that runs the tests in the background leaves SIGINT ignored, and children inherit that
+    process = subprocess.Popen(
+        [*UNCANNY, *arguments, "--out", str(out)], stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
+    try:
+        deadline = time.monotonic() + 120
+        while not (out / "manifest.json").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert process.returncode == 130
     assert "Finished shards are kept" in said
     assert "Traceback" not in said
