@@ -101,7 +101,7 @@ def test_show_phases_list_and_check(recorded: Path) -> None:
     shown = uncanny("show", recorded).stdout
     assert "1 of 1" in shown
     assert "log_relative_sharpness" in shown
-    assert "valley depth" in uncanny("phases", recorded, "--examples").stdout
+    assert "depth, nats" in uncanny("phases", recorded, "--examples").stdout
     assert "Projected gradient ascent" in uncanny("list", "attacks").stdout
     assert "log κ" in uncanny("list", "measures").stdout
     checked = uncanny("check", "--limit", "8").stdout

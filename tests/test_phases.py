@@ -69,7 +69,7 @@ def test_summary_prints_shares_and_survives_json() -> None:
     assert summary.walks[0].ridge.value == 1
     assert summary.walks[1].ridge.value == summary.walks[1].valley.value == 0
     assert summary.walks[0].depth.low <= 3 <= summary.walks[0].depth.high
-    assert "valley depth" in str(summary)
+    assert "depth, nats" in str(summary)
     plain = json.loads(json.dumps(summary.to_dict(), allow_nan=False))
     assert plain["walks"][1]["flip_step"]["value"] is None
 

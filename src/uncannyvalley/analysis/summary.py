@@ -128,14 +128,14 @@ class PhaseSummary:
         rows = [
             ("examples", [f"{walk.examples}" for walk in walks]),
             ("label flipped", [f"{walk.flipped:.0%}" for walk in walks]),
-            ("ridge (κ ×10 up, down)", [f"{walk.ridge:.0%}" for walk in walks]),
-            ("valley after the flip", [f"{walk.valley:.0%}" for walk in walks]),
+            ("ridge (×10, ÷10)", [f"{walk.ridge:.0%}" for walk in walks]),
+            ("valley after flip", [f"{walk.valley:.0%}" for walk in walks]),
             ("ends below clean", [f"{walk.below:.0%}" for walk in walks]),
             ("ridge at step", [f"{walk.ridge_step:.0f}" for walk in walks]),
             ("flip at step", [f"{walk.flip_step:.0f}" for walk in walks]),
             ("valley from step", [f"{walk.valley_step:.0f}" for walk in walks]),
-            ("ridge height, nats", [f"{walk.ridge_height:.2f}" for walk in walks]),
-            ("valley depth, nats", [f"{walk.depth:.2f}" for walk in walks]),
+            ("height, nats", [f"{walk.ridge_height:.2f}" for walk in walks]),
+            ("depth, nats", [f"{walk.depth:.2f}" for walk in walks]),
         ]
         for change, title in (("climb", "climb, nats"), ("descent", "descent, nats")):
             rows.append((title, [_signed(walk.shares[change][change]) for walk in walks]))

@@ -49,14 +49,12 @@ def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]
 
 def print_phases(summary: "PhaseSummary") -> None:
     """The phases beside the controls, then the doubts that fired."""
-    header = ["value [95 % interval]", *(walk.name for walk in summary.walks)]
+    header = ["[95 % interval]", *(walk.name for walk in summary.walks)]
     rows = [[title, *cells] for title, cells in summary.cells()]
     misclassified = summary.walks[0].misclassified
     print_table("Phases", header, rows)
     if misclassified:
-        console.print(
-            f"[dim]{misclassified} images were misclassified before the walk and are not counted.[/dim]"
-        )
+        console.print(f"[dim]Misclassified before the walk, and not counted: {misclassified}.[/dim]")
     print_doubts(summary.diagnostics)
 
 
