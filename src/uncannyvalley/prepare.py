@@ -5,6 +5,7 @@ is needed; whether a step was right is decided by the numbers: each must leave t
 """
 
 import copy
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -150,8 +151,13 @@ def prepare_body(
 
     def reason_against(candidate: Body, images: Tensor) -> str:
         try:
-            with torch.no_grad():
-                difference = largest_difference(head.logits(tensor_of(candidate(images))), expected)
+            with warnings.catch_warnings(), torch.enable_grad():
+                warnings.simplefilter("ignore")  # compilers warn about their own code
+                images = images.detach().requires_grad_()
+                logits = head.logits(tensor_of(candidate(images)))
+                if logits.requires_grad:  # a walk needs the backward too
+                    torch.autograd.grad(logits.sum(), images, allow_unused=True)
+            difference = largest_difference(logits.detach(), expected)
         except Exception as error:  # whatever a preparation breaks, the plain network still works
             return f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
         equal = difference <= tolerance_of(rows.dtype)
@@ -172,7 +178,9 @@ def prepare_body(
             done.channels_last = not against
             body = done.module = body if against else candidate
     if compile:
-        compiled = torch.compile(body)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            compiled = torch.compile(body)
         layout = torch.channels_last if done.channels_last else torch.contiguous_format
         against = reason_against(compiled, rows.contiguous(memory_format=layout))
         done.notes.append(Note("torch.compile", against))
