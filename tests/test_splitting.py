@@ -100,6 +100,26 @@ def test_a_wrong_folding_is_left_out_and_said(x: Tensor) -> None:
     assert any(note.startswith("left out: folded 1 batch norm") for note in model.notes)
 
 
+def test_a_relu_that_would_overwrite_what_is_used_again_is_left_alone(x: Tensor) -> None:
+    """The first layer's ReLU would write over the images, the second's over a tensor that is used again."""
+
+    class Uses(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.relu, self.first, self.fc = nn.ReLU(), nn.Linear(36, 8), nn.Linear(8, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            before = self.first(self.relu(x.flatten(1)))
+            return self.fc(self.relu(before) + before)
+
+    net = Uses().eval()
+    given = x.clone()
+    model = uv.split(net, x)
+    torch.testing.assert_close(model(model.place(x)), net(x))
+    assert torch.equal(x, given)
+    assert any(note.startswith("left out: 1 ReLUs in place") for note in model.notes)
+
+
 @pytest.mark.parametrize(
     ("behind", "says"),
     [

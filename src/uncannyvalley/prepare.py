@@ -1,4 +1,4 @@
-"""A faster, equal copy of a network: batch norm folded, channels last, frozen, without hooks.
+"""A faster, equal copy of a network: batch norm folded, channels last, ReLUs in place, frozen, without hooks.
 
 Pairs of layers are found by watching which tensors flow between modules, so no graph of the network
 is needed; whether a step was right is decided by the numbers: each must leave the logits equal.
@@ -104,6 +104,14 @@ def fold_batch_norm(net: nn.Module, sample: Tensor) -> int:
     return folded
 
 
+def rectify_in_place(net: nn.Module) -> int:
+    """Let every ReLU overwrite its input, which saves a pass over memory; returns how many now do."""
+    plain = [module for module in net.modules() if isinstance(module, nn.ReLU) and not module.inplace]
+    for module in plain:
+        module.inplace = True
+    return len(plain)
+
+
 @dataclass(frozen=True)
 class Note:
     """What was tried to make the copy faster, and whether it was kept."""
@@ -153,13 +161,15 @@ def prepare_body(
         try:
             with warnings.catch_warnings(), torch.enable_grad():
                 warnings.simplefilter("ignore")  # compilers warn about their own code
-                images = images.detach().requires_grad_()
+                images, given = images.detach().clone().requires_grad_(), images
                 logits = head.logits(tensor_of(candidate(images)))
                 if logits.requires_grad:  # a walk needs the backward too
                     torch.autograd.grad(logits.sum(), images, allow_unused=True)
             difference = largest_difference(logits.detach(), expected)
         except Exception as error:  # whatever a preparation breaks, the plain network still works
             return f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+        if not torch.equal(images, given):
+            return "it would overwrite the images"
         equal = difference <= tolerance_of(rows.dtype)
         return "" if equal else f"logits would change by {difference:.1e} of the largest"
 
@@ -176,6 +186,12 @@ def prepare_body(
             against = reason_against(candidate, rows.contiguous(memory_format=torch.channels_last))
             done.notes.append(Note("channels-last memory", against))
             done.channels_last = not against
+            body = done.module = body if against else candidate
+        candidate = detached_copy(body)
+        if count := rectify_in_place(candidate):
+            layout = torch.channels_last if done.channels_last else torch.contiguous_format
+            against = reason_against(candidate, rows.contiguous(memory_format=layout))
+            done.notes.append(Note(f"{count} ReLUs in place", against))
             body = done.module = body if against else candidate
     if compile:
         with warnings.catch_warnings():
