@@ -5,6 +5,7 @@ order in which examples are walked, nor on which other draws were made before.
 """
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -18,12 +19,13 @@ class Streams:
     """
 
     def __init__(self, seed: int, ids: Sequence[int], restart: int, step: int) -> None:
-        self._generators = [
-            np.random.Generator(
-                np.random.Philox(key=[seed % 2**64, int(one) % 2**64], counter=[0, step, restart, 0])
-            )
-            for one in ids
-        ]
+        self._keys = [[seed % 2**64, int(one) % 2**64] for one in ids]
+        self._counter = [0, step, restart, 0]
+
+    @cached_property
+    def _generators(self) -> list[np.random.Generator]:
+        """Made at the first draw: most steps of most attacks draw nothing."""
+        return [np.random.Generator(np.random.Philox(key=key, counter=self._counter)) for key in self._keys]
 
     def _rows(self, draw: Callable[[np.random.Generator], np.ndarray]) -> Tensor:
         return torch.from_numpy(np.stack([draw(one) for one in self._generators]))
