@@ -100,6 +100,14 @@ def test_a_wrong_folding_is_left_out_and_said(x: Tensor) -> None:
     assert any(note.startswith("left out: folded 1 batch norm") for note in model.notes)
 
 
+def test_compiling_is_kept_where_it_is_equal_and_said_either_way(small_net: nn.Module, x: Tensor) -> None:
+    """Without a C++ compiler the step is left out with its reason; the numbers are the network's in both cases."""
+    model = uv.split(small_net, x, compile=True)
+    assert [note for note in model.notes if "torch.compile" in note]
+    with torch.no_grad():
+        torch.testing.assert_close(model(model.place(x)), small_net(x), rtol=1e-5, atol=1e-6)
+
+
 def test_a_relu_that_would_overwrite_what_is_used_again_is_left_alone(x: Tensor) -> None:
     """The first layer's ReLU would write over the images, the second's over a tensor that is used again."""
 
