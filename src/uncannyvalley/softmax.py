@@ -63,9 +63,3 @@ class TopClassSoftmax:
         off_top = self.weight_sum.square() - self.weights.square().sum(dim=1)
         pairs = 2 * self.log_top.exp() * self.weight_sum + self.scale * off_top
         return self.log_scale + pairs.log()
-
-    @cached_property
-    def log_probabilities(self) -> Float[Tensor, "n k"]:
-        """log p_s for all classes; −inf only where q_s rounds to 0 in float64."""
-        log_p = self.weights.log() + self.log_scale[:, None]
-        return log_p.scatter(1, self.top[:, None], self.log_top[:, None])

@@ -69,12 +69,6 @@ def share_curves(trajectory: Trajectory) -> ShareCurves:
     )
 
 
-def histogram(values: np.ndarray, rows: int) -> np.ndarray:
-    """Share of examples for each step 0 … rows − 1; NaN entries count towards none."""
-    counts = np.bincount(values[~np.isnan(values)].astype(int), minlength=rows)
-    return counts / max(len(values), 1)
-
-
 def default_measures(trajectories: Sequence[Trajectory], wanted: Sequence[str]) -> list[str]:
     """Those of ``wanted`` that every trajectory recorded."""
     return [name for name in wanted if all(name in one.measures for one in trajectories)]

@@ -58,10 +58,6 @@ class RunFolder:
         path = self.path / "shards" / name
         return name in listed and path.exists() and sha256(path) == listed[name]["sha256"]
 
-    @property
-    def is_complete(self) -> bool:
-        return not self.missing_shards()
-
     @cached_property
     def trajectory(self) -> Trajectory:
         """All finished shards as one trajectory; InputError where one was changed on disk."""
