@@ -47,6 +47,7 @@ class SplitModel:
 
     body       images → features (n, d); the user's network without its head, perhaps prepared
     module     the body before torch.compile
+    plain      the body without any preparation: its inner layers are those of the user's network
     head       W (k, d) and b
     head_name  the head's name in the user's network
     prepared   whether any preparation was kept (decides numbers at 1e-7, so it is part of a run's key)
@@ -55,6 +56,7 @@ class SplitModel:
 
     body: Body
     module: nn.Module
+    plain: nn.Module
     head: Head
     head_name: str
     prepared: bool
@@ -70,8 +72,9 @@ class SplitModel:
         """The same model in float64, not compiled: for numerical tests."""
         bias = None if self.head.bias is None else self.head.bias.double()
         module = detached_copy(self.module).double()
+        plain = module if self.plain is self.module else detached_copy(self.plain).double()
         head = Head(self.head.weight.double(), bias)
-        return replace(self, body=module, module=module, head=head, dtype=torch.float64)
+        return replace(self, body=module, module=module, plain=plain, head=head, dtype=torch.float64)
 
     @property
     def classes(self) -> int:
@@ -153,7 +156,7 @@ def split(
     if prepare or compile:
         prepared = prepare_body(body, weight_and_bias, rows, expected, fold=prepare, compile=compile)
     return SplitModel(
-        prepared.body, prepared.module, weight_and_bias, name, prepared.kept_any, tuple(map(str, prepared.notes)),
+        prepared.body, prepared.module, body, weight_and_bias, name, prepared.kept_any, tuple(map(str, prepared.notes)),
         device, dtype, prepared.channels_last, tuple(rows.shape[1:]), weakref.ref(net), _weights_state(net),
     )  # fmt: skip
 
