@@ -1,6 +1,7 @@
 """One forward, and at most the backwards somebody asked for: the only caller of a network in a walk."""
 
 from collections.abc import Collection, Iterable
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float, Int
@@ -38,8 +39,16 @@ class Prober:
         self.forwards = 0
         self.backwards = 0
 
-    def __call__(self, x: Float[Tensor, "n ..."], needs: Collection[str] = ()) -> Probe:
-        """The probe at x, with the gradients named in ``needs`` (OBJECTIVE_GRAD, LOG_LOSS_GRAD)."""
+    def __call__(
+        self,
+        x: Float[Tensor, "n ..."],
+        needs: Collection[str] = (),
+        previous: Float[Tensor, "n ..."] | None = None,
+    ) -> Probe:
+        """The probe at x, with the gradients named in ``needs`` (OBJECTIVE_GRAD, LOG_LOSS_GRAD).
+
+        ``previous`` is the iterate before x, for measures of the step itself.
+        """
         x = x.detach().requires_grad_(bool(needs))
         with torch.set_grad_enabled(bool(needs)):
             features = self.model.features(x)
@@ -50,7 +59,8 @@ class Prober:
                 self._needs_target = False
             live = self._probe(x, features, logits)
             gradients = self._gradients(live, needs)
-        return self._probe(x.detach(), features.detach(), live.logits.detach(), **gradients)
+        found = self._probe(x.detach(), features.detach(), live.logits.detach(), **gradients)
+        return found if previous is None else replace(found, previous=previous)
 
     def _probe(self, x: Tensor, features: Tensor, logits: Tensor, **gradients: Tensor) -> Probe:
         if logits.dtype in (torch.float16, torch.bfloat16):

@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from uncannyvalley.checks import check_count, check_ids, check_images, check_labels
+from uncannyvalley.derivatives.layer_measures import with_layers
 from uncannyvalley.errors import InputError
 from uncannyvalley.measures import read, resolve
 from uncannyvalley.probe import Prober
@@ -161,7 +162,8 @@ def record(
 
     model      nn.Module in evaluation mode (split here), or what ``split`` returned
     x, y       float images (n, …) in [0, 1] and int64 classes (n,), on any device
-    measures   names or Measure objects; None means all closed-form ones (``measures.available()``)
+    measures   names or Measure objects; None means all closed-form ones (``measures.available()``).
+               ``NAME@LAYER`` measures an inner layer, as log_relative_sharpness@layer1.0.conv1
     ids        distinct numbers that key each image's random numbers; its position by default
     restarts   walks from each image (useful with a random start); ``column(name, restart=r)`` reads one
     target     class(es) for a targeted attack; by default the least likely class of each clean image
@@ -180,7 +182,8 @@ def record(
     y = check_labels(y, len(x), split_model.classes)
     ids = check_ids(ids, len(x))
     target = check_target(target, y, attack, split_model.classes)
-    recording = Recording(steps, resolve(measures), seed, restarts, every, keep)
+    chosen = resolve(with_layers(split_model, measures))
+    recording = Recording(steps, chosen, seed, restarts, every, keep)
     schema = trajectory_columns(recording, split_model, attack)
     masking = MaskingGuard(len(x))
     size = choose_batch_size(split_model, batch_size)

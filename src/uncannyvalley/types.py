@@ -33,6 +33,7 @@ class Probe:
     logits          W φ(x) + b, at least float32
     head            W and b, by reference
     objective_grad  ∂(objective)/∂x, None unless the attack asked
+    previous        the iterate that the last step was taken from, None at the first row of a walk
     log_loss_grad   ∂(log loss)/∂x, None unless somebody asked. The gradient of the loss is
                     loss times this; unlike the loss's own it does not vanish in float32.
     """
@@ -47,6 +48,7 @@ class Probe:
     head: Head
     objective_grad: Float[Tensor, "n ..."] | None = None
     log_loss_grad: Float[Tensor, "n ..."] | None = None
+    previous: Float[Tensor, "n ..."] | None = None
 
     @cached_property
     def softmax(self) -> TopClassSoftmax:

@@ -105,9 +105,10 @@ def walk(
     measured = all_needs(one.needs for one in recording.measures)
     last = recording.last_row(attack)
 
-    def probe_at(x: Tensor, row: int, moves_on: bool) -> Probe:
+    def probe_at(x: Tensor, row: int, moves_on: bool, before: Probe | None = None) -> Probe:
         needs = attack.needs if moves_on else frozenset()
-        probe = prober(x, needs | measured if recording.keeps(row, attack) else needs)
+        wanted = needs | measured if recording.keeps(row, attack) else needs
+        probe = prober(x, wanted, None if before is None else before.x)
         _check_finite(probe, ids, row)
         return probe
 
@@ -119,14 +120,14 @@ def walk(
     yield 0, probe
     first = 1
     if attack.start is not None:
-        probe = probe_at(attack.start(probe, draws(0)), first, moves_on=True)
+        probe = probe_at(attack.start(probe, draws(0)), first, moves_on=True, before=probe)
         yield first, probe
         first += 1
     if masking is not None:
         masking.see(probe, attack)
     for row in range(first, last + 1):
         x, state = attack.step(probe, state, prober, draws(row))
-        probe = probe_at(x, row, moves_on=row < last)
+        probe = probe_at(x, row, moves_on=row < last, before=probe)
         yield row, probe
 
 

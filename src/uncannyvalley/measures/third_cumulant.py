@@ -13,7 +13,7 @@ relative to the midpoint of w_t and w_u, with h = (w_t − w_u)/2, S = p_t + p_u
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from uncannyvalley.head import Head
@@ -33,7 +33,7 @@ _PAIRS_AT_ONCE = 2**22
 
 
 class InnerProducts(NamedTuple):
-    """What |K₃| is made of, for c classes beside the top one."""
+    """What |K₃| is made of, for c classes beside the top one: inner products of any class vectors v_s."""
 
     weights: Float[Tensor, "n c"]
     """q_s of the classes that are summed over"""
@@ -43,6 +43,14 @@ class InnerProducts(NamedTuple):
     """⟨Σ q v, v_s⟩, the sum over all classes, kept or not"""
     length: Float[Tensor, "n"]
     """|Σ q v|²"""
+    total: Float[Tensor, "n"]
+    """Σ q, over all classes"""
+
+    @classmethod
+    def of(cls, weights: Float[Tensor, "n c"], gram: Float[Tensor, "n c c"]) -> "InnerProducts":
+        """Where every class with a weight is in the table."""
+        offset = (gram @ weights[:, :, None]).squeeze(2)
+        return cls(weights, gram, offset, (offset * weights).sum(dim=1), weights.sum(dim=1))
 
 
 def log_third_cumulant(softmax: TopClassSoftmax, head: Head) -> Float[Tensor, "n"]:
@@ -56,27 +64,44 @@ def log_third_cumulant(softmax: TopClassSoftmax, head: Head) -> Float[Tensor, "n
         result[which] = _from_top(part, _inner_products(part, head, part.weights))
         tied = torch.nonzero(part.gap < NEAR_TIE).flatten()
         if len(tied):
-            result[first + tied] = _from_midpoint(part.rows(tied), head)
+            near = part.rows(tied)
+            second = near.weights.argmax(dim=1)
+            others = near.weights.scatter(1, second[:, None], 0.0)
+            products = _inner_products(near, head, others)
+            kept_all = products.weights.shape == others.shape
+            result[first + tied] = _from_midpoint(near, products, second if kept_all else second * 0)
     return result
+
+
+def log_cumulant_of_gram(softmax: TopClassSoftmax, gram: Float[Tensor, "n c c"]) -> Float[Tensor, "n"]:
+    """log |K₃|_F of any class vectors, from their inner products relative to the top class.
+
+    Only ``weights``, ``gap``, ``log_top`` and ``log_scale`` of ``softmax`` are read; the top class may be left out.
+    """
+    second = softmax.weights.argmax(dim=1)
+    others = softmax.weights.scatter(1, second[:, None], 0.0)
+    far = _from_top(softmax, InnerProducts.of(softmax.weights, gram))
+    near = _from_midpoint(softmax, InnerProducts.of(others, gram), second)
+    return torch.where(softmax.gap < NEAR_TIE, near, far)
 
 
 def _inner_products(softmax: TopClassSoftmax, head: Head, weights: Float[Tensor, "n k"]) -> InnerProducts:
     """For all classes from the table of distances; for vocabularies from the rows of the most probable."""
     if head.classes <= EXACT_CLASSES:
-        gram = gram_from_top(head.squared_distances, softmax.top)
-        offset = (gram @ weights[:, :, None]).squeeze(2)
-        return InnerProducts(weights, gram, offset, (offset * weights).sum(dim=1))
+        return InnerProducts.of(weights, gram_from_top(head.squared_distances, softmax.top))
     kept = softmax.weights.topk(KEPT_CLASSES, dim=1).indices
     top_rows = head.weight[softmax.top].double()
     moved = head.weight[kept].double() - top_rows[:, None, :]
     mean = head.combine(weights) - weights.sum(1, True) * top_rows
     offset = (moved @ mean[:, :, None]).squeeze(2)
-    return InnerProducts(weights.gather(1, kept), moved @ moved.mT, offset, mean.square().sum(dim=1))
+    return InnerProducts(
+        weights.gather(1, kept), moved @ moved.mT, offset, mean.square().sum(dim=1), weights.sum(dim=1)
+    )
 
 
 def _from_top(softmax: TopClassSoftmax, products: InnerProducts) -> Float[Tensor, "n"]:
     """log |K₃| relative to the top class; e^{2m} is carried as a logarithm."""
-    weights, gram, offset, length = products
+    weights, gram, offset, length, _ = products
     scale = softmax.scale
     centred = (
         gram
@@ -94,14 +119,16 @@ def _quadratic(weights: Float[Tensor, "n c"], matrix: Float[Tensor, "n c c"]) ->
     return ((matrix @ weights[:, :, None]).squeeze(2) * weights).sum(dim=1)
 
 
-def _from_midpoint(softmax: TopClassSoftmax, head: Head) -> Float[Tensor, "n"]:
-    """log |K₃| relative to the midpoint of the two most probable classes."""
-    everyone = torch.arange(len(softmax.top), device=softmax.top.device)
-    second_class = softmax.weights.argmax(dim=1)
-    without_second = softmax.weights.scatter(1, second_class[:, None], 0.0)
-    weights, gram, offset, length = _inner_products(softmax, head, without_second)
-    second = second_class if weights.shape == without_second.shape else torch.zeros_like(second_class)
-    scale, rest = softmax.scale, without_second.sum(dim=1)
+def _from_midpoint(
+    softmax: TopClassSoftmax, products: InnerProducts, second: Int[Tensor, "n"]
+) -> Float[Tensor, "n"]:
+    """log |K₃| relative to the midpoint of the two most probable classes.
+
+    ``products`` has weight 0 for the second class, which is its row ``second``.
+    """
+    everyone = torch.arange(len(second), device=second.device)
+    weights, gram, offset, length, rest = products
+    scale = softmax.scale
     p_top = softmax.log_top.exp()
     delta, both = p_top * -torch.expm1(-softmax.gap), p_top + scale
     with_second = gram[everyone, second]  # ⟨v_u, v_s⟩

@@ -13,6 +13,7 @@ from uncannyvalley.analysis.diagnostics import Diagnostic
 from uncannyvalley.analysis.smoothness import diagnose
 from uncannyvalley.checks import check_count, check_labels
 from uncannyvalley.data import Images
+from uncannyvalley.derivatives.layer_measures import with_layers
 from uncannyvalley.errors import InputError, unknown_name
 from uncannyvalley.measures import resolve
 from uncannyvalley.recording import check_target, choose_batch_size
@@ -116,12 +117,11 @@ def make_work(request: Request) -> tuple[Plan, Work]:
     images = load_images(request)
     attack = make_attack(request)
     steps = request.steps if request.steps is not None else (attack.max_steps or 20)
-    recording = Recording(
-        steps, resolve(request.measures), request.seed, request.restarts, request.every, request.keep
-    )
     check_count("keep_images", request.keep_images, 0)
     check_count("shard_examples", request.shard_examples, 1)
     model, fingerprint = load_model(request, images)
+    measures = resolve(with_layers(model, request.measures))
+    recording = Recording(steps, measures, request.seed, request.restarts, request.every, request.keep)
     work = Work(
         model, images, attack, recording, _target(request, images, attack, model.classes),
         min(choose_batch_size(model, request.batch_size), request.shard_examples),

@@ -1,0 +1,264 @@
+"""``curvature``: second and third derivatives of the loss at any layer, exact or estimated, chunk by chunk."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from uncannyvalley.checks import check_count, check_images, check_labels
+from uncannyvalley.derivatives import estimates
+from uncannyvalley.derivatives.class_gradients import bytes_for_each_image, exact_quantities
+from uncannyvalley.derivatives.curved import LossAt, exact_quantity
+from uncannyvalley.derivatives.linearity import linear_by_numbers, linear_by_operations
+from uncannyvalley.derivatives.passes import check_ownership, trace
+from uncannyvalley.derivatives.quantities import Quantity, quantity_named
+from uncannyvalley.derivatives.sites import Site, find_site
+from uncannyvalley.errors import InputError, unknown_name
+from uncannyvalley.splitting import SplitModel, split
+
+Method = Literal["exact", "estimate"]
+
+CHUNK_BYTES = 2**28
+"""Memory that the kept gradients of one chunk of images may take."""
+
+MAX_CHUNK = 256
+TOLERANCE = 0.05
+BACKWARDS = 200
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """One quantity at one site, image by image, in float64 on the CPU.
+
+    value      in linear scale; 0 where it underflows
+    log_value  its logarithm, finite deep in the valley; NaN where the value is negative
+    stderr     None where the value is exact; else value ± 1.96 stderr is a 95 % interval
+               (of top_eigenvalue: the Lanczos residual, within which an eigenvalue lies)
+    dropped    share of the class weights that were probed instead of summed, or None
+    how        "class gradients", "Hessian products", "class probes", "Hutch++", "Lanczos" or "probes"
+    backwards  backward passes over the batch that it took, all chunks together
+    """
+
+    layer: str
+    quantity: Quantity
+    value: Float[Tensor, "n"]
+    log_value: Float[Tensor, "n"]
+    stderr: Float[Tensor, "n"] | None
+    how: str
+    backwards: int
+    dropped: Float[Tensor, "n"] | None = None
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How estimates are made: relative standard error to stop at, most backward passes, seed of the probes."""
+
+    method: Method = "exact"
+    tolerance: float = TOLERANCE
+    backwards: int = BACKWARDS
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.method not in ("exact", "estimate"):
+            raise unknown_name("method", self.method, ["exact", "estimate"])
+        if not 0 < self.tolerance < 1:
+            raise InputError(
+                f"tolerance is a relative standard error between 0 and 1, got {self.tolerance!r}; write 0.05 for 5 %"
+            )
+        check_count("backwards", self.backwards, 1)
+        check_count("seed", self.seed, 0)
+
+
+def curvature(
+    net: nn.Module | SplitModel,
+    x: Float[Tensor, "n ..."],
+    y: Int[Tensor, "n"],
+    layer: str,
+    quantity: str = "relative_sharpness",
+    method: Method = "exact",
+    *,
+    tolerance: float = TOLERANCE,
+    backwards: int = BACKWARDS,
+    seed: int = 0,
+    batch_size: int | None = None,
+) -> Estimate:
+    """A quantity of the loss surface of each image, in the weights of one layer of ``net``.
+
+    layer       name of an nn.Linear or convolution of ``net.named_modules()``, or "input" for the image itself
+    quantity    trace, relative_sharpness, top_eigenvalue, relative_top_eigenvalue, third_derivative, third_order
+    method      "exact", or "estimate" with a standard error
+    tolerance   relative standard error at which an estimate stops
+    backwards   most backward passes of an estimate
+    batch_size  images at a time; chosen by memory where left out
+
+    The Hessian is that of ℓ = −log p_y in nats in this layer's weights alone, the others held. Where the network is
+    piecewise linear between the layer and its logits (found by its operations, else by a second derivative), exact
+    costs classes − 1 backwards for a whole batch; elsewhere one for each weight, for layers of up to 4096 weights.
+
+    Returns an Estimate on the CPU. Raises InputError for unknown names, layers that are not called once an image,
+    and exact values that would cost too much.
+
+    Example
+    -------
+    >>> net = nn.Sequential(nn.Flatten(), nn.Linear(4, 3)).eval()
+    >>> curvature(net, torch.rand(2, 1, 2, 2), torch.tensor([0, 1]), "1", "trace").value.shape
+    torch.Size([2])
+    """
+    effort = Effort(method, tolerance, backwards, seed)
+    x = check_images(x)
+    model = net if isinstance(net, SplitModel) else split(net, x, prepare=False)
+    model.check_fresh()
+    model.check_accepts(x)
+    y = check_labels(y, len(x), model.classes)
+    site, asked = find_site(model, layer), quantity_named(quantity)
+    if asked.relative:
+        _ = site.weight  # the input has none: say so before any work
+    check_ownership(model, [site])
+    found = measure_sites(model, [site], x, y, [asked], effort, batch_size=batch_size)
+    return found[site.name, asked.name]
+
+
+def measure_sites(
+    model: SplitModel,
+    sites: Sequence[Site],
+    x: Float[Tensor, "n ..."],
+    y: Int[Tensor, "n"],
+    quantities: Sequence[Quantity],
+    effort: Effort,
+    *,
+    batch_size: int | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> dict[tuple[str, str], Estimate]:
+    """Every quantity at every site, by (site, quantity), in chunks of bounded memory.
+
+    Exact quantities of several sites of a piecewise linear network share their backward passes.
+    """
+    size = batch_size or chunk_size(model, sites, quantities)
+    parts: dict[tuple[str, str], list[Estimate]] = {}
+    for first in range(0, len(x), size):
+        rows = slice(first, first + size)
+        chunk = _measure_chunk(
+            model,
+            sites,
+            x[rows].to(model.device, model.dtype).contiguous(),
+            y[rows].to(model.device),
+            quantities,
+            effort,
+        )
+        for key, one in chunk.items():
+            parts.setdefault(key, []).append(one)
+        if progress is not None:
+            progress(len(x[rows]))
+    return {key: _joined(ones) for key, ones in parts.items()}
+
+
+def chunk_size(model: SplitModel, sites: Sequence[Site], quantities: Sequence[Quantity]) -> int:
+    """Images at a time: as many as keep their gradients within CHUNK_BYTES."""
+    item = torch.finfo(model.dtype).bits // 8
+    each = bytes_for_each_image(sites, quantities, model.classes, item)
+    return max(1, min(MAX_CHUNK, CHUNK_BYTES // each))
+
+
+@torch.enable_grad()  # measures are read without gradients
+def _measure_chunk(
+    model: SplitModel,
+    sites: Sequence[Site],
+    x: Tensor,
+    y: Tensor,
+    quantities: Sequence[Quantity],
+    effort: Effort,
+) -> dict[tuple[str, str], Estimate]:
+    traced = trace(model, sites, x)
+    straight = list(sites)
+    if not linear_by_operations(traced):
+        straight = [
+            site
+            for site in sites
+            if len(traced.outputs[site.name]) == 1 and linear_by_numbers(model, site, x)
+        ]
+    found: dict[tuple[str, str], Estimate] = {}
+    if straight and effort.method == "exact":
+        logs, backwards = exact_quantities(traced, straight, quantities)
+        for (layer, name), log_value in logs.items():
+            one = quantity_named(name)
+            found[layer, name] = Estimate(
+                layer, one, log_value.exp(), log_value, None, "class gradients", backwards
+            )
+    for site in sites:
+        for one in quantities:
+            if (site.name, one.name) not in found:
+                is_straight = site in straight
+                if is_straight and one.kind == "trace":
+                    found[site.name, one.name] = _by_class_probes(model, site, x, one, effort)
+                else:
+                    label = traced.logits.detach().argmax(dim=1) if is_straight else y
+                    found[site.name, one.name] = _by_products(model, site, x, label, one, effort)
+    return found
+
+
+def _by_class_probes(model: SplitModel, site: Site, x: Tensor, one: Quantity, effort: Effort) -> Estimate:
+    found, log_scale, dropped, backwards = estimates.trace_by_classes(
+        trace(model, [site], x), site, relative=one.relative, tolerance=effort.tolerance,
+        backwards=effort.backwards, seed=effort.seed,
+    )  # fmt: skip
+    return _scaled(site, one, found, log_scale, "class probes", backwards, dropped)
+
+
+def _by_products(
+    model: SplitModel, site: Site, x: Tensor, y: Tensor, one: Quantity, effort: Effort
+) -> Estimate:
+    """Where the network curves, or where the Hessian's eigenvectors and third derivatives are probed."""
+    loss = LossAt(model, site, x, y, relative=one.relative, highest=one.order)
+    if effort.method == "exact":
+        value = exact_quantity(loss, one, site)
+        found = estimates.Estimated(value, torch.zeros_like(value))
+        exact = _scaled(site, one, found, loss.log_scale, "Hessian products", loss.backwards)
+        return Estimate(**{**vars(exact), "stderr": None})
+    if one.kind == "trace":
+        found = estimates.trace_by_products(loss, effort.tolerance, effort.backwards, effort.seed)
+        return _scaled(site, one, found, loss.log_scale, "Hutch++", loss.backwards)
+    if one.kind == "top_eigenvalue":
+        found = estimates.top_eigenvalue_by_products(loss, effort.tolerance, effort.backwards)
+        return _scaled(site, one, found, loss.log_scale, "Lanczos", loss.backwards)
+    found = estimates.third_norm_by_probes(loss, effort.tolerance, effort.backwards, effort.seed)
+    return _scaled(site, one, found, loss.log_scale, "probes", loss.backwards)
+
+
+def _scaled(
+    site: Site,
+    one: Quantity,
+    found: estimates.Estimated,
+    log_scale: Tensor,
+    how: str,
+    backwards: int,
+    dropped: Tensor | None = None,
+) -> Estimate:
+    """Back from the scaled loss to the loss."""
+    scale, value = log_scale.exp(), found.value.double()
+    return Estimate(
+        site.name,
+        one,
+        value * scale,
+        value.log() + log_scale,
+        found.stderr.double() * scale,
+        how,
+        backwards,
+        dropped,
+    )
+
+
+def _joined(ones: Sequence[Estimate]) -> Estimate:
+    def together(field: str) -> Tensor | None:
+        values = [getattr(one, field) for one in ones]
+        return None if values[0] is None else torch.cat(values).cpu()
+
+    value, log_value = together("value"), together("log_value")
+    assert value is not None
+    assert log_value is not None
+    return Estimate(
+        ones[0].layer, ones[0].quantity, value, log_value, together("stderr"), ones[0].how,
+        sum(one.backwards for one in ones), together("dropped"),
+    )  # fmt: skip

@@ -1,0 +1,148 @@
+"""Forward passes of the plain network that can be differentiated at its sites."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from uncannyvalley.derivatives.sites import Site
+from uncannyvalley.errors import InputError
+from uncannyvalley.find_head import tensor_of
+from uncannyvalley.splitting import SplitModel
+
+Change = Callable[[Site, Tensor, Tensor], Tensor]
+"""(site, its input, its output) → the output that the network goes on with."""
+
+
+@dataclass
+class Traced:
+    """One forward: logits, and for each site its inputs and outputs, call by call."""
+
+    logits: Float[Tensor, "n k"]
+    inputs: dict[str, list[Tensor]] = field(default_factory=dict)
+    outputs: dict[str, list[Tensor]] = field(default_factory=dict)
+
+    def called_once(self) -> bool:
+        return all(len(calls) == 1 for calls in self.outputs.values())
+
+
+@contextmanager
+def twice_differentiable() -> Iterator[None]:
+    """Attention by plain matrix products: torch's fused kernels have no second derivative."""
+    fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
+
+
+def trace(model: SplitModel, sites: Sequence[Site], x: Float[Tensor, "n ..."]) -> Traced:
+    """A forward whose logits can be differentiated at the output of every site, for one backward for all of them.
+
+    What lies before the first site is computed without a graph. Raises InputError for a layer that is never called.
+    """
+    traced = Traced(torch.empty(0))
+
+    def mark(site: Site, a: Tensor, o: Tensor) -> Tensor:
+        o = o if o.requires_grad else o.detach().requires_grad_()
+        traced.inputs.setdefault(site.name, []).append(a.detach())
+        traced.outputs.setdefault(site.name, []).append(o)
+        return o.clone()  # a ReLU that works in place must not overwrite what was marked
+
+    traced.logits = _forward(model, sites, x, mark)
+    for site in sites:
+        if site.name not in traced.outputs:
+            raise _never_called(site)
+    return traced
+
+
+def logits_at(
+    model: SplitModel, site: Site, x: Float[Tensor, "n ..."], move: Float[Tensor, "n g r c"]
+) -> Float[Tensor, "n k"]:
+    """Logits of each example when its own weights at the site (or its pixels) are moved by ``move``.
+
+    Differentiable in ``move`` as often as the network's operations allow.
+    """
+    called = False
+
+    def add(site: Site, a: Tensor, o: Tensor) -> Tensor:
+        nonlocal called
+        called = True
+        return site.moved(o, a, move)
+
+    logits = _forward(model, [site], x, add)
+    if not called:
+        raise _never_called(site)
+    return logits
+
+
+def _forward(model: SplitModel, sites: Sequence[Site], x: Tensor, change: Change) -> Tensor:
+    """The plain network's logits, each site's output replaced by ``change(site, input, output)``."""
+    rows = len(x)
+
+    def hook_for(site: Site) -> Callable[..., Tensor]:
+        def hook(_module: nn.Module, args: tuple, kwargs: Mapping, o: Tensor) -> Tensor:
+            a = args[0] if args else kwargs["input"]
+            if len(o) != rows:
+                a, o = _by_example(site, a, rows), _by_example(site, o, rows)
+                return change(site, a, o).reshape(-1, *o.shape[2:])
+            return change(site, a, o)
+
+        return hook
+
+    with ExitStack() as stack, torch.enable_grad():
+        stack.enter_context(twice_differentiable())
+        by_name = {site.name: site for site in sites}
+        head = by_name.get(model.head_name)
+        for site in sites:
+            if site.module is None:
+                x = change(site, x, x)
+            elif site is not head:
+                handle = site.module.register_forward_hook(hook_for(site), with_kwargs=True)
+                stack.callback(handle.remove)
+        features = tensor_of(model.plain(x))
+        logits = model.head.logits(features)
+        return logits if head is None else change(head, features, logits)
+
+
+def _by_example(site: Site, tensor: Tensor, rows: int) -> Tensor:
+    """(n·m, …) as (n, m, …): networks that fold windows or positions into the batch."""
+    if len(tensor) % rows or not isinstance(site.module, nn.Linear):
+        raise InputError(
+            f"layer {site.name!r} gives outputs of shape {tuple(tensor.shape)} for {rows} images: they do not belong "
+            "to the images one by one. Choose a layer whose first axis is the batch"
+        )
+    return tensor.reshape(rows, -1, *tensor.shape[1:])
+
+
+def _never_called(site: Site) -> InputError:
+    return InputError(
+        f"layer {site.name!r} is never called by the model's forward (its weights are unused, or read by another "
+        "module, as nn.MultiheadAttention does); choose another layer"
+    )
+
+
+def check_ownership(model: SplitModel, sites: Sequence[Site]) -> None:
+    """Raise InputError unless each site's rows belong to the images in order.
+
+    Two random images: the logits of the first must not move with the part of the output that is the second's.
+    """
+    draw = torch.Generator().manual_seed(0)
+    x = model.place(torch.rand(2, *model.sample_shape, generator=draw))
+    traced = trace(model, sites, x)
+    named = [(site.name, o) for site in sites for o in traced.outputs[site.name]]
+    pulls = torch.autograd.grad(
+        traced.logits[0].sum(), [o for _, o in named], allow_unused=True, materialize_grads=True
+    )
+    for (name, o), pull in zip(named, pulls, strict=True):
+        if bool(pull[len(o) // 2 :].any()):
+            raise InputError(
+                f"layer {name!r} does not keep the images apart along its first axis (sequence first?): the "
+                "derivatives of one image cannot be told from another's. Choose a layer whose first axis is the batch"
+            )

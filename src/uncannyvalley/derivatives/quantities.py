@@ -1,0 +1,48 @@
+"""The quantities of a site, by name: which coordinates, and what is taken of the Hessian or third derivative there."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from uncannyvalley.errors import unknown_name
+
+Kind = Literal["trace", "top_eigenvalue", "third_order"]
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """What is measured at a site.
+
+    kind      trace or largest eigenvalue of the Hessian, or Frobenius norm of the third derivative
+    relative  in coordinates E of W + R E, R = (W Wᵀ)^½, so that rescaled weights give the same number
+    order     of the derivative
+    """
+
+    name: str
+    kind: Kind
+    relative: bool
+    order: int
+    unit: str
+    formula: str
+
+
+QUANTITIES = {
+    one.name: one
+    for one in (
+        Quantity("trace", "trace", False, 2, "nats/weight²", "Tr ∂²ℓ/∂W²"),
+        Quantity("relative_sharpness", "trace", True, 2, "nats", "κ = Σ ⟨w_s, w_s'⟩ Tr H_ss'"),
+        Quantity("top_eigenvalue", "top_eigenvalue", False, 2, "nats/weight²", "λ_max of ∂²ℓ/∂W²"),
+        Quantity(
+            "relative_top_eigenvalue", "top_eigenvalue", True, 2, "nats", "λ_max of R ∂²ℓ/∂W² R, R = (W Wᵀ)^½"
+        ),
+        Quantity("third_derivative", "third_order", False, 3, "nats/weight³", "|∂³ℓ/∂W³|_F"),
+        Quantity("third_order", "third_order", True, 3, "nats", "τ = |∂³ℓ/∂E³|_F at W + R E, R = (W Wᵀ)^½"),
+    )
+}
+"""At the head these are the measures trace, relative_sharpness, top_eigenvalue and third_order in closed form."""
+
+
+def quantity_named(name: str) -> Quantity:
+    """The quantity of that name; InputError for another."""
+    if name not in QUANTITIES:
+        raise unknown_name("quantity", name, QUANTITIES)
+    return QUANTITIES[name]
