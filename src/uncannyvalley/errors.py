@@ -15,5 +15,5 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> InputError:
     """The error for ``name``, which is none of ``known``, with the nearest of them."""
     names = sorted(known)
     nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+    hint = f"; did you mean {nearest[0]!r}?" if nearest else "."
     return InputError(f"unknown {kind} {name!r}{hint} Known: {', '.join(names)}")

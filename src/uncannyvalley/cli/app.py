@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from uncannyvalley import __version__
-from uncannyvalley.cli import checking, demonstrating, listing, recorder, showing
+from uncannyvalley.cli import checking, demonstrating, listing, measuring, recorder, showing
 from uncannyvalley.cli.guard import guarded
 
 app = typer.Typer(
@@ -20,6 +20,7 @@ app.command("demo")(guarded(demonstrating.demo))
 app.command("record")(guarded(recorder.record))
 app.command("show")(guarded(showing.show))
 app.command("phases")(guarded(showing.phases))
+app.command("measure")(guarded(measuring.measure))
 app.command("check")(guarded(checking.check))
 app.command("list")(guarded(listing.list_names))
 

@@ -1,4 +1,4 @@
-"""``uncanny list``: attacks and measures by name."""
+"""``uncanny list``: attacks, measures and quantities by name."""
 
 from typing import Annotated
 
@@ -10,10 +10,10 @@ from uncannyvalley.errors import unknown_name
 
 
 def list_names(
-    what: Annotated[str, typer.Argument(help="attacks or measures.", show_default=False)],
+    what: Annotated[str, typer.Argument(help="attacks, measures or quantities.", show_default=False)],
     json: options.Json = False,
 ) -> None:
-    """List the attacks or the measures, with what they are."""
+    """List the attacks, the measures at the head or the quantities of any layer, with what they are."""
     if what == "attacks":
         from uncannyvalley.attacks import ATTACKS
 
@@ -27,8 +27,13 @@ def list_names(
             for one in available().values()
         ]
         _print("Measures", ["name", "order", "unit", "default", "description"], found, json)
+    elif what == "quantities":
+        from uncannyvalley.derivatives.quantities import QUANTITIES
+
+        rows = [[one.name, str(one.order), one.unit, one.formula] for one in QUANTITIES.values()]
+        _print("Quantities of any layer", ["name", "order", "unit", "formula"], rows, json)
     else:
-        raise unknown_name("list", what, ["attacks", "measures"])
+        raise unknown_name("list", what, ["attacks", "measures", "quantities"])
 
 
 def _print(title: str, header: list[str], rows: list[list[str]], json: bool) -> None:

@@ -34,6 +34,18 @@ def names(text: str | None) -> list[str] | None:
     return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
 
 
+def with_more(text: str | None, more: list[str]) -> list[str] | None:
+    """The named measures, or all defaults, and those added one by one."""
+    chosen = names(text)
+    if not more:
+        return chosen
+    if chosen is None:
+        from uncannyvalley.measures import resolve
+
+        chosen = [one.name for one in resolve(None)]
+    return [*chosen, *more]
+
+
 Model = Annotated[
     str, typer.Option(help="demo, or path/to/file.py:callable that returns an nn.Module (the file is run).")
 ]

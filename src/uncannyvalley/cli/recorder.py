@@ -43,6 +43,12 @@ def record(
     measures: Annotated[
         str | None, typer.Option(help="Comma-separated names (see: uncanny list measures); all if left out.")
     ] = None,
+    measure: Annotated[
+        list[str],
+        typer.Option(
+            help="One more measure, as log_relative_sharpness@LAYER or log_trace_per_gini@all; repeatable."
+        ),
+    ] = [],  # noqa: B006 (typer reads it)
     keep: Annotated[
         str | None, typer.Option(help="logits or features: store them for every recorded step.")
     ] = None,
@@ -68,7 +74,7 @@ def record(
         model=model, model_arguments=options.pairs(model_arg), data=data, attack=attack, norm=norm,
         eps=options.ratio(eps), step_size=None if step_size is None else options.ratio(step_size), steps=steps,
         random_start=random_start, target=target, restarts=restarts, seed=seed, every=every,
-        measures=options.names(measures), limit=limit, batch_size=batch_size, keep=keep, keep_images=keep_images,
+        measures=options.with_more(measures, measure), limit=limit, batch_size=batch_size, keep=keep, keep_images=keep_images,
         head=head, device=device, dtype=dtype, prepare=prepare, compile=compile, shard_examples=shard_size,
     )  # fmt: skip
     run_and_print(request, out, controls=controls, overwrite=overwrite, json=json)

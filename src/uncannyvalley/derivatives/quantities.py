@@ -12,12 +12,14 @@ Kind = Literal["trace", "top_eigenvalue", "third_order"]
 class Quantity:
     """What is measured at a site.
 
+    symbol    as tables show it
     kind      trace or largest eigenvalue of the Hessian, or Frobenius norm of the third derivative
     relative  in coordinates E of W + R E, R = (W Wᵀ)^½, so that rescaled weights give the same number
     order     of the derivative
     """
 
     name: str
+    symbol: str
     kind: Kind
     relative: bool
     order: int
@@ -28,14 +30,22 @@ class Quantity:
 QUANTITIES = {
     one.name: one
     for one in (
-        Quantity("trace", "trace", False, 2, "nats/weight²", "Tr ∂²ℓ/∂W²"),
-        Quantity("relative_sharpness", "trace", True, 2, "nats", "κ = Σ ⟨w_s, w_s'⟩ Tr H_ss'"),
-        Quantity("top_eigenvalue", "top_eigenvalue", False, 2, "nats/weight²", "λ_max of ∂²ℓ/∂W²"),
+        Quantity("trace", "Tr H", "trace", False, 2, "nats/weight²", "Tr ∂²ℓ/∂W²"),
+        Quantity("relative_sharpness", "κ", "trace", True, 2, "nats", "κ = Σ ⟨w_s, w_s'⟩ Tr H_ss'"),
+        Quantity("top_eigenvalue", "λ", "top_eigenvalue", False, 2, "nats/weight²", "λ_max of ∂²ℓ/∂W²"),
         Quantity(
-            "relative_top_eigenvalue", "top_eigenvalue", True, 2, "nats", "λ_max of R ∂²ℓ/∂W² R, R = (W Wᵀ)^½"
+            "relative_top_eigenvalue",
+            "λ rel.",
+            "top_eigenvalue",
+            True,
+            2,
+            "nats",
+            "λ_max of R ∂²ℓ/∂W² R, R = (W Wᵀ)^½",
         ),
-        Quantity("third_derivative", "third_order", False, 3, "nats/weight³", "|∂³ℓ/∂W³|_F"),
-        Quantity("third_order", "third_order", True, 3, "nats", "τ = |∂³ℓ/∂E³|_F at W + R E, R = (W Wᵀ)^½"),
+        Quantity("third_derivative", "|D³|", "third_order", False, 3, "nats/weight³", "|∂³ℓ/∂W³|_F"),
+        Quantity(
+            "third_order", "τ", "third_order", True, 3, "nats", "τ = |∂³ℓ/∂E³|_F at W + R E, R = (W Wᵀ)^½"
+        ),
     )
 }
 """At the head these are the measures trace, relative_sharpness, top_eigenvalue and third_order in closed form."""

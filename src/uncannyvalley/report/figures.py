@@ -20,7 +20,7 @@ CONTROL_COLOURS = {"noise": "#7A7A7A", "assist": "#0072B2"}
 SHARE_COLOURS = {"gini": "#E69F00", "norm": "#009E73", "geometry": "#CC79A7"}
 SHARE_TITLES = {"gini": "Gini (confidence)", "norm": "2 log|φ| (norm)", "geometry": "geometry of W"}
 
-_STYLE: dict[Any, Any] = {
+STYLE: dict[Any, Any] = {
     "font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "axes.titlelocation": "left",
     "axes.titlesize": 10.5, "axes.titleweight": "bold", "svg.fonttype": "path", "svg.hashsalt": "uncannyvalley",
     "axes.edgecolor": "#888888", "axes.labelcolor": INK, "text.color": INK,
@@ -42,7 +42,7 @@ class WalkFigure:
 
 def draw_walk(shown: WalkFigure) -> Figure:
     """Three panels over one axis of steps."""
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(8.6, 8.2), layout="constrained")
         FigureCanvasAgg(figure)
         sharpness, shares, loss = figure.subplots(3, 1, sharex=True, height_ratios=[3.2, 1.8, 1.5])
@@ -125,7 +125,7 @@ def to_png(figure: Figure, dpi: int = 150) -> bytes:
 def to_svg(figure: Figure) -> str:
     """The figure as an <svg> element, without the XML prologue."""
     buffer = io.StringIO()
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
     return text[text.index("<svg") :]
