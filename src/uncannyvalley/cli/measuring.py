@@ -104,19 +104,23 @@ def _print(found: "LayerTable", examples: bool) -> None:
             )
         console.print()
     rows = _summary(found)
-    header = [_heading(name) for name in rows[0]]
-    cells = [
-        ["–" if v is None else f"{v:.4g}" if isinstance(v, float) else v for v in row.values()]
-        for row in rows
-    ]
-    print_table(
-        "Medians over images (nats; … − log Gini is the view without confidence)", header, cells, left=2
-    )
+    header = [_heading(name) for name in rows[0] if name != "how"]
+    cells = [[_cell(value) for name, value in row.items() if name != "how"] for row in rows]
+    print_table("Medians over images, nats (…/Gini is the view without confidence)", header, cells)
     console.print()
+    for way in dict.fromkeys(found.ways()):
+        count = sum(row["how"] == way for row in rows)
+        console.print(f"[dim]by {way}: {count} of {len(rows)} layers[/dim]")
     for name, formula in formulas(found.quantities).items():
         console.print(
             f"[dim]{_heading('log_' + name).removeprefix('log ')}  {name}: {formula}[/dim]", soft_wrap=True
         )
+
+
+def _cell(value: str | float | None) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.4g}" if isinstance(value, float) else value
 
 
 def _heading(name: str) -> str:
@@ -129,7 +133,7 @@ def _heading(name: str) -> str:
     symbol = QUANTITIES[bare].symbol
     if name.endswith("_stderr"):
         return f"± {symbol}"
-    return f"log {symbol}" + (" − log Gini" if name.endswith("_per_gini") else "")
+    return f"log {symbol}" + ("/Gini" if name.endswith("_per_gini") else "")
 
 
 def _write(found: "LayerTable", out: Path, model: str) -> dict[str, str]:

@@ -137,7 +137,7 @@ def find_site(model: SplitModel, name: str) -> Site:
         raise unknown_name("layer", name, [*layer_names(model), INPUT])
     if not isinstance(modules[name], LAYERS):
         raise InputError(
-            f"layer {name!r} is a {type(modules[name]).__name__}; curvature is measured in the weights of nn.Linear, "
+            f"layer {name!r} is of type {type(modules[name]).__name__}; curvature is measured in the weights of nn.Linear, "
             f"nn.Conv1d, nn.Conv2d or nn.Conv3d. Known: {', '.join(layer_names(model))}, {INPUT}"
         )
     return Site.of_layer(name, modules[name])

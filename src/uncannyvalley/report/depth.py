@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from uncannyvalley.report.figures import INK, STYLE
+from uncannyvalley.report.figures import STYLE
 
 COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#7A7A7A")
 BAND = (10, 90)
@@ -50,4 +50,3 @@ def _draw(axes: Axes, curve: DepthCurve, colour: str) -> None:
     )
     axes.fill_between(depth, low, high, color=colour, alpha=0.13, linewidth=0)
     axes.plot(depth, median, "-o", color=colour, markersize=4, linewidth=1.8, label=curve.title)
-    axes.axhline(0, color=INK, linewidth=0.5, alpha=0.3)
