@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +12,7 @@ from uncannyvalley.derivatives.class_gradients import bytes_for_each_image
 from uncannyvalley.derivatives.curved import MAX_EXACT_SIZE, MAX_EXACT_THIRD, LossAt
 from uncannyvalley.derivatives.engine import BACKWARDS, Effort, chunk_size, measure_sites
 from uncannyvalley.derivatives.linearity import linear_by_numbers, linear_by_operations
-from uncannyvalley.derivatives.passes import trace
+from uncannyvalley.derivatives.passes import saved_bytes, trace
 from uncannyvalley.derivatives.quantities import QUANTITIES
 from uncannyvalley.derivatives.sites import Site
 from uncannyvalley.splitting import SplitModel
@@ -67,7 +66,7 @@ def predict_costs(
 
 def _straight_cost(model: SplitModel, site: Site, x: Tensor, y: Tensor, order: int) -> LayerCost:
     quantities = [QUANTITIES[name] for name in OF_ORDER[order]]
-    with _saved_bytes() as saved:
+    with saved_bytes() as saved:
         run = _timed(lambda: measure_sites(model, [site], x, y, quantities, Effort()))
     chunk = chunk_size(model, [site], quantities)
     item = torch.finfo(model.dtype).bits // 8
@@ -81,7 +80,7 @@ def _straight_cost(model: SplitModel, site: Site, x: Tensor, y: Tensor, order: i
 
 def _curved_cost(model: SplitModel, site: Site, x: Tensor, y: Tensor, order: int) -> LayerCost:
     relative = order == 3
-    with _saved_bytes() as saved, torch.enable_grad():
+    with saved_bytes() as saved, torch.enable_grad():
         loss = LossAt(model, site, x, y, relative=relative, highest=order)
         vector = torch.ones_like(loss.gradient)
         product = _timed(lambda: loss.product(vector) if order == 2 else loss.third_product(vector, vector))
@@ -102,17 +101,3 @@ def _timed(work: Callable[[], object]) -> float:
         work()
         seconds = time.perf_counter() - started
     return seconds
-
-
-@contextmanager
-def _saved_bytes() -> Iterator[Callable[[], int]]:
-    """Counts what autograd keeps for backward passes while the block runs."""
-    total = 0
-
-    def pack(tensor: Tensor) -> Tensor:
-        nonlocal total
-        total += tensor.numel() * tensor.element_size()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        yield lambda: total

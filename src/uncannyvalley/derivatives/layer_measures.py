@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from uncannyvalley.derivatives.directional import derivative_along
-from uncannyvalley.derivatives.engine import Effort, measure_sites
+from uncannyvalley.derivatives.engine import Effort, chunk_size, measure_sites
 from uncannyvalley.derivatives.passes import check_ownership
 from uncannyvalley.derivatives.quantities import QUANTITIES, Quantity
 from uncannyvalley.derivatives.sites import INPUT, Site, find_site, layer_names
@@ -98,11 +98,16 @@ class _Reader:
         self._model = model
         self._quantities = quantities
         self._effort = Effort("estimate" if estimated else "exact")
+        self._chunk: int | None = None
         self.sites: list[Site] = []
 
     def __call__(self, probe: Probe) -> Float[Tensor, "m n"]:
         """Value and logarithm of each quantity at each site, in the order of ``position``."""
-        found = measure_sites(self._model, self.sites, probe.x, probe.y, self._quantities, self._effort)
+        if self._chunk is None:
+            self._chunk = chunk_size(self._model, self.sites, self._quantities)
+        found = measure_sites(
+            self._model, self.sites, probe.x, probe.y, self._quantities, self._effort, batch_size=self._chunk
+        )
         rows = [row for one in found.values() for row in (one.value, one.log_value)]
         self._positions = {key: 2 * place for place, key in enumerate(found)}
         return torch.stack(rows).to(probe.logits.device)

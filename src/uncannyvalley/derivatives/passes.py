@@ -146,3 +146,17 @@ def check_ownership(model: SplitModel, sites: Sequence[Site]) -> None:
                 f"layer {name!r} does not keep the images apart along its first axis (sequence first?): the "
                 "derivatives of one image cannot be told from another's. Choose a layer whose first axis is the batch"
             )
+
+
+@contextmanager
+def saved_bytes() -> Iterator[Callable[[], int]]:
+    """Counts what autograd keeps for backward passes while the block runs; a tensor kept twice counts twice."""
+    total = 0
+
+    def pack(tensor: Tensor) -> Tensor:
+        nonlocal total
+        total += tensor.numel() * tensor.element_size()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        yield lambda: total

@@ -8,6 +8,10 @@ from typing import Any
 from uncannyvalley.analysis.diagnostics import Diagnostic, diagnose_trajectory
 from uncannyvalley.analysis.smoothness import diagnose
 from uncannyvalley.attacks import noise, pgd
+from uncannyvalley.derivatives.costs import LayerCost, predict_costs
+from uncannyvalley.derivatives.passes import check_ownership
+from uncannyvalley.derivatives.sites import find_site, layer_names
+from uncannyvalley.errors import InputError
 from uncannyvalley.recording import record
 from uncannyvalley.run.request import Request, load_images, load_model
 
@@ -16,19 +20,21 @@ TRIAL_STEPS = 10
 
 @dataclass(frozen=True)
 class CheckUp:
-    """Facts by name, and diagnostics, fired or not."""
+    """Facts by name, diagnostics, fired or not, and what curvature would cost layer by layer."""
 
     facts: Mapping[str, Any]
     diagnostics: Sequence[Diagnostic]
+    costs: Sequence[LayerCost] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        return {"facts": dict(self.facts), "diagnostics": [asdict(one) for one in self.diagnostics]}
+        costs = {"costs": [asdict(one) for one in self.costs]} if self.costs else {}
+        return {"facts": dict(self.facts), "diagnostics": [asdict(one) for one in self.diagnostics], **costs}
 
 
-def check_up(request: Request) -> CheckUp:
+def check_up(request: Request, order: int | None = None) -> CheckUp:
     """Split, prove, and walk ten PGD steps of eps/4 in the ball of ``request`` (8/255 by default).
 
-    Raises InputError where the model or the data cannot be used at all.
+    ``order`` 2 or 3 also predicts what the curvature of each layer would cost. Raises InputError where the model or the data cannot be used at all.
     """
     images = load_images(request)
     model, fingerprint = load_model(request, images)
@@ -54,4 +60,10 @@ def check_up(request: Request) -> CheckUp:
         "milliseconds for an image and step": f"{1000 * seconds / (len(images) * (TRIAL_STEPS + 1)):.2f}",
     }
     doubts = [*diagnose_trajectory(trial, {"noise": aimless}), *diagnose(model, x, y)]
-    return CheckUp(facts, doubts)
+    if order is None:
+        return CheckUp(facts, doubts)
+    if order not in (2, 3):
+        raise InputError(f"order must be 2 or 3, got {order}")
+    sites = [find_site(model, name) for name in layer_names(model)]
+    check_ownership(model, sites)
+    return CheckUp(facts, doubts, list(predict_costs(model, sites, x, y, order)))
