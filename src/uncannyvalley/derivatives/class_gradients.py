@@ -5,7 +5,7 @@ t, with G_s the gradient of z_s − z_t and q_s = p_s e^{-m}, it is e^m (Σ_{s�
 Ḡ = Σ q_s G_s: k − 1 backwards for a whole batch and all its sites, and nothing cancels in the valley.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -55,26 +55,28 @@ class RankedClasses:
 class SiteGradients:
     """Backward passes from the logits to all sites of one forward."""
 
-    def __init__(self, traced: Traced, sites: Sequence[Site]) -> None:
+    def __init__(self, traced: Traced, sites: Sequence[Site], metrics: Collection[bool]) -> None:
         self._traced = traced
+        self._metrics = metrics
         self._sites = sites
         self._outputs = [traced.outputs[site.name][0] for site in sites]
         self._patches = {site.name: site.patches(traced.inputs[site.name][0]) for site in sites}
         self.backwards = 0
 
-    def __call__(self, cotangent: Float[Tensor, "n k"]) -> dict[str, Float[Tensor, "n g r c"]]:
-        """Gradient of ⟨cotangent, z⟩ with respect to each example's own weights at each site."""
+    def __call__(self, cotangent: Float[Tensor, "n k"]) -> dict[tuple[str, bool], Float[Tensor, "n p"]]:
+        """Gradient of ⟨cotangent, z⟩ in each example's own weights, by (site, whether relative)."""
         pulls = torch.autograd.grad(
             self._traced.logits, self._outputs, cotangent, retain_graph=True, materialize_grads=True,
             allow_unused=True,
         )  # fmt: skip
         self.backwards += 1
         return {
-            site.name: site.gradient(self._patches[site.name], pull)
+            (site.name, metric): gradient
             for site, pull in zip(self._sites, pulls, strict=True)
+            for metric, gradient in site.gradients(self._patches[site.name], pull, self._metrics).items()
         }
 
-    def by_class(self, classes: RankedClasses) -> Iterator[tuple[int, dict[str, Tensor]]]:
+    def by_class(self, classes: RankedClasses) -> Iterator[tuple[int, dict[tuple[str, bool], Tensor]]]:
         """Rank and gradients of z_s − z_t, class by class; ends where all further weights are zero."""
         for rank in range(classes.order.shape[1]):
             if not bool(classes.weights[:, rank].any()):
@@ -132,18 +134,15 @@ def exact_quantities(
 ) -> tuple[dict[tuple[str, str], Float[Tensor, "n"]], int]:
     """log of each quantity at each site, by (site, quantity), and the number of backwards."""
     classes = RankedClasses.of(traced.logits.detach())
-    gradients = SiteGradients(traced, sites)
+    kinds = {metric: {one.kind for one in quantities if one.relative == metric} for metric in (False, True)}
+    gradients = SiteGradients(traced, sites, [metric for metric in kinds if kinds[metric]])
     traces, grams = Traces(classes), Grams(classes)
-    metrics = {one.relative for one in quantities}
     for rank, found in gradients.by_class(classes):
-        for site in sites:
-            for relative in metrics:
-                gradient = site.root.mT @ found[site.name] if relative else found[site.name]
-                kinds = {one.kind for one in quantities if one.relative == relative}
-                if "trace" in kinds:
-                    traces.add(rank, (site.name, relative), gradient.flatten(1))
-                if kinds - {"trace"}:
-                    grams.add(rank, (site.name, relative), gradient.flatten(1))
+        for key, gradient in found.items():
+            if "trace" in kinds[key[1]]:
+                traces.add(rank, key, gradient)
+            if kinds[key[1]] - {"trace"}:
+                grams.add(rank, key, gradient)
     return {
         (site.name, one.name): traces.log_trace((site.name, one.relative))
         if one.kind == "trace"

@@ -93,7 +93,7 @@ def trace_by_classes(
     enter by their mean, exactly, and by probes Σ √q_s ε_s (G_s − mean) with signs ε, unbiased for their spread.
     """
     classes = RankedClasses.of(traced.logits.detach())
-    gradients = SiteGradients(traced, [site])
+    gradients = SiteGradients(traced, [site], [relative])
     weights, softmax = classes.weights, classes.softmax
     most = max(1, min(weights.shape[1], backwards - MIN_PROBES - 2))
     share = weights / weights.sum(1, True)
@@ -102,9 +102,8 @@ def trace_by_classes(
     is_kept = torch.arange(weights.shape[1], device=kept.device) < kept[:, None]
 
     def squared(amounts: Tensor) -> Tensor:
-        gradient = gradients(classes.pull(amounts, traced.logits))[site.name]
-        moved = site.root.mT @ gradient if relative else gradient
-        return torch.linalg.vector_norm(moved.flatten(1), dim=1).double().square()
+        gradient = gradients(classes.pull(amounts, traced.logits))[site.name, relative]
+        return torch.linalg.vector_norm(gradient, dim=1).double().square()
 
     total = torch.zeros_like(softmax.log_scale)
     for rank in range(int(kept.max())):

@@ -5,6 +5,7 @@ A linear or convolutional layer maps its input a to o = W P(a), where P(a) holds
 example's output, so every derivative in the weights can be taken for a whole batch at once.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
@@ -99,9 +100,19 @@ class Site:
             return o + shift[:, 0].mT.reshape(o.shape)
         return o + shift.reshape(o.shape)
 
-    def gradient(self, patches: Float[Tensor, "n g c l"], pull: Tensor) -> Float[Tensor, "n g r c"]:
-        """∂/∂E of something whose gradient at the layer's output is ``pull``."""
-        return self.columns(pull) @ patches.mT
+    def gradients(
+        self, patches: Float[Tensor, "n g c l"], pull: Tensor, metrics: Collection[bool]
+    ) -> dict[bool, Float[Tensor, "n p"]]:
+        """∂/∂E at W + E (False) and at W + R E (True) of something whose gradient at the output is ``pull``."""
+        columns = self.columns(pull)
+        rows, places = columns.shape[2:]
+        found = {}
+        if False in metrics:
+            found[False] = columns @ patches.mT
+        if True in metrics:  # whichever product is the smaller
+            by_weights = False in metrics and rows < places
+            found[True] = self.root.mT @ found[False] if by_weights else (self.root.mT @ columns) @ patches.mT
+        return {metric: gradient.flatten(1) for metric, gradient in found.items()}
 
 
 def _unfolded(layer: nn.Conv1d | nn.Conv2d | nn.Conv3d, a: Tensor) -> Float[Tensor, "n g c l"]:
