@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from uncannyvalley import __version__
-from uncannyvalley.cli import checking, demonstrating, listing, measuring, recorder, showing
+from uncannyvalley.cli import bounding, checking, demonstrating, listing, measuring, recorder, showing
 from uncannyvalley.cli.guard import guarded
 
 app = typer.Typer(
@@ -21,6 +21,8 @@ app.command("record")(guarded(recorder.record))
 app.command("show")(guarded(showing.show))
 app.command("phases")(guarded(showing.phases))
 app.command("measure")(guarded(measuring.measure))
+app.command("certify")(guarded(bounding.certify))
+app.command("bound")(guarded(bounding.bound))
 app.command("check")(guarded(checking.check))
 app.command("list")(guarded(listing.list_names))
 

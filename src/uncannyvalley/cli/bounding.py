@@ -1,0 +1,198 @@
+"""``uncanny certify`` and ``uncanny bound``: what is proved, and apart from it what was only estimated."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from uncannyvalley.cli import options
+from uncannyvalley.cli.printing import console, print_json, print_table, progress_bars
+from uncannyvalley.errors import InputError
+
+if TYPE_CHECKING:
+    from uncannyvalley.run.bounding import LossBounds
+    from uncannyvalley.run.certifying import Certificates
+
+Out = Annotated[Path | None, typer.Option(help="Folder for the figure.", show_default=False)]
+
+
+def certify(
+    model: options.Model = "demo",
+    model_arg: options.ModelArg = [],  # noqa: B006 (typer reads it)
+    data: options.Data = "digits",
+    limit: options.Limit = 64,
+    attack: Annotated[
+        bool, typer.Option("--attack/--no-attack", help="Also find the radius at which PGD flips each image.")
+    ] = True,
+    steps: Annotated[int, typer.Option(help="Steps of that attack, in each of its balls.")] = 40,
+    seed: Annotated[int, typer.Option(help="Seed of the attack's random starts.")] = 0,
+    out: Out = None,
+    head: options.HeadName = None,
+    device: options.Device = "auto",
+    dtype: options.Dtype = None,
+    json: options.Json = False,
+) -> None:
+    """Certify L2 radii inside which no change of the pixels can change the label.
+
+    The radius is the exact distance to the decision boundary in feature space over a certified Lipschitz constant of
+    the features. What a sampled constant would give stands apart: it promises nothing.
+    """
+    from uncannyvalley.run.certifying import certify_images
+    from uncannyvalley.run.request import Request
+
+    request = Request(
+        model=model, model_arguments=options.pairs(model_arg), data=data, limit=limit, head=head, seed=seed,
+        device=device, dtype=dtype,
+    )  # fmt: skip
+    with progress_bars(quiet=json) as progress:
+        found = certify_images(request, attack=attack, steps=steps, progress=progress)
+    files = {} if out is None else {"figure": str(_draw_certificates(found, out, model))}
+    if json:
+        print_json({**found.to_dict(), "files": files})
+        return
+    _print_certificates(found)
+    for name, path in files.items():
+        console.print(f"[bold]{name:>7}[/bold]  {path}", soft_wrap=True)
+
+
+def _print_certificates(found: "Certificates") -> None:
+    content = found.to_dict()
+    certified, sampled = found.constants
+    rows = [
+        [
+            one["radius"],
+            one["status"],
+            *("–" if one[q] is None else f"{one[q]:.4g}" for q in ("q10", "q50", "q90")),
+        ]
+        for one in content["radii"]
+    ]
+    print_table(
+        f"L2 radii of the {content['correct']} of {content['images']} images that are classified correctly",
+        ["radius", "status", "10 %", "median", "90 %"], rows, left=2,
+    )  # fmt: skip
+    console.print()
+    console.print(
+        f"Lipschitz constant of the features: certified {certified.value:.4g}, sampled {sampled.value:.4g}"
+    )
+    largest = sorted(certified.factors, key=lambda one: -one[1])[:5]
+    console.print("Largest factors: " + ", ".join(f"{name} {factor:.3g}" for name, factor in largest))
+    if found.violations is not None:
+        ratio = found.ratio()
+        shown = "–" if ratio is None else f"{ratio:.3g}"
+        console.print(
+            f"Median certified / attacked radius: {shown}. Flipped inside the certified radius: {found.violations} of "
+            f"{content['certified_above_zero']}"
+        )
+    for one in found.certified.assumptions:
+        console.print(f"[dim]- {one}[/dim]", soft_wrap=True)
+
+
+def _draw_certificates(found: "Certificates", out: Path, model: str) -> Path:
+    from uncannyvalley.report.figures import to_png
+    from uncannyvalley.report.radii import Radii, draw_radii
+    from uncannyvalley.run.files import write_bytes
+
+    shown = [
+        Radii(f"{what} ({status})", status.split(",")[0], bound.value[found.correct].numpy())
+        for what, status, bound in found.rows()
+    ]
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / "radii.png"
+    write_bytes(path, to_png(draw_radii(f"Certified radii, {model}", shown, len(found.correct))))
+    return path
+
+
+def bound(
+    run_dir: Annotated[
+        Path | None, typer.Argument(help="A folder that uncanny record wrote.", show_default=False)
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="The model of the run, named again; or a model to bound on --data without a run."),
+    ] = None,
+    model_arg: options.ModelArg = [],  # noqa: B006 (typer reads it)
+    data: Annotated[
+        str | None, typer.Option(help="Images to walk on, where no run is given.", show_default=False)
+    ] = None,
+    limit: options.Limit = 64,
+    eps: Annotated[str, typer.Option(help="Radius of the L2 walk, where no run is given.")] = "0.5",
+    steps: Annotated[int, typer.Option(help="Steps of that walk.")] = 10,
+    out: Out = None,
+    json: options.Json = False,
+) -> None:
+    """Hold the flatness bound on the loss against a walk: from gradient, sharpness and third derivative at the head.
+
+    With a run: its recorded iterates. With --model and --data: a fresh PGD walk in L2.
+    """
+    found = _bounds(run_dir, model, options.pairs(model_arg), data, limit, options.ratio(eps), steps)
+    files = {} if out is None else {"figure": str(_draw_bounds(found, out))}
+    if json:
+        print_json({**found.to_dict(), "files": files})
+        return
+    header = ["step", "|δ|", "loss change", "bound", "tightest", "broken", "with sampled L", "broken"]
+    rows = [
+        [
+            str(int(one["step"])), f"{one['distance']:.3g}", f"{one['change']:.3g}", f"{one['certified']:.3g}",
+            f"{one['certified_tightness']:.2g}", str(one["certified_broken"]), f"{one['estimated']:.3g}",
+            str(one["estimated_broken"]),
+        ]
+        for one in found.steps()
+    ]  # fmt: skip
+    print_table(
+        "Loss change and its bound, medians over images (nats; tightest: largest change/bound)", header, rows
+    )
+    console.print()
+    certified, sampled = found.constants
+    console.print(
+        f"Lipschitz constant of the features: certified {certified.value:.4g}, sampled {sampled.value:.4g} (no promise)"
+    )
+    for name, path in files.items():
+        console.print(f"[bold]{name:>7}[/bold]  {path}", soft_wrap=True)
+
+
+def _bounds(
+    run_dir: Path | None,
+    model: str | None,
+    arguments: dict[str, str],
+    data: str | None,
+    limit: int | None,
+    eps: float,
+    steps: int,
+) -> "LossBounds":
+    from uncannyvalley.run.bounding import bound_run, bound_walk
+    from uncannyvalley.run.folder import open_run
+    from uncannyvalley.run.request import Request
+
+    if run_dir is not None:
+        if data is not None:
+            raise InputError("give a run folder or --data, not both: a run has its images")
+        return bound_run(open_run(run_dir), model, arguments)
+    if model is None:
+        raise InputError("give a run folder, or --model (and --data) to bound a fresh walk")
+    request = Request(
+        model=model, model_arguments=arguments, data=data or "digits", limit=limit, norm="l2", eps=eps,
+        steps=steps, prepare=False,
+    )  # fmt: skip
+    return bound_walk(request)
+
+
+def _draw_bounds(found: "LossBounds", out: Path) -> Path:
+    import numpy as np
+
+    from uncannyvalley.report.figures import to_png
+    from uncannyvalley.report.radii import draw_loss_bounds
+    from uncannyvalley.run.files import write_bytes
+
+    rows = found.steps()
+    columns = {name: np.array([one[name] for one in rows]) for name in rows[0]}
+    figure = draw_loss_bounds(
+        "The loss under its bound",
+        columns["step"],
+        columns["change"],
+        columns["certified"],
+        columns["estimated"],
+    )
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / "bounds.png"
+    write_bytes(path, to_png(figure))
+    return path
