@@ -53,7 +53,7 @@ def draw_radii(title: str, shown: Sequence[Radii], images: int) -> Figure:
         axes.set_xlabel("radius, L2 pixels")
         axes.set_ylabel("share of all images")
         axes.set_title("Images whose label holds within the radius")
-        axes.legend(frameon=False, fontsize=9, loc="best")
+        figure.legend(frameon=False, fontsize=9, loc="outside lower center", ncols=2)
     return figure
 
 
