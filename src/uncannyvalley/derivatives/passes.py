@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -18,13 +18,13 @@ Change = Callable[[Site, Tensor, Tensor], Tensor]
 """(site, its input, its output) → the output that the network goes on with."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Traced:
     """One forward: logits, and for each site its inputs and outputs, call by call."""
 
     logits: Float[Tensor, "n k"]
-    inputs: dict[str, list[Tensor]] = field(default_factory=dict)
-    outputs: dict[str, list[Tensor]] = field(default_factory=dict)
+    inputs: dict[str, list[Tensor]]
+    outputs: dict[str, list[Tensor]]
 
     def called_once(self) -> bool:
         return all(len(calls) == 1 for calls in self.outputs.values())
@@ -47,19 +47,20 @@ def trace(model: SplitModel, sites: Sequence[Site], x: Float[Tensor, "n ..."]) -
 
     What lies before the first site is computed without a graph. Raises InputError for a layer that is never called.
     """
-    traced = Traced(torch.empty(0))
+    inputs: dict[str, list[Tensor]] = {}
+    outputs: dict[str, list[Tensor]] = {}
 
     def mark(site: Site, a: Tensor, o: Tensor) -> Tensor:
         o = o if o.requires_grad else o.detach().requires_grad_()
-        traced.inputs.setdefault(site.name, []).append(a.detach())
-        traced.outputs.setdefault(site.name, []).append(o)
+        inputs.setdefault(site.name, []).append(a.detach())
+        outputs.setdefault(site.name, []).append(o)
         return o.clone()  # a ReLU that works in place must not overwrite what was marked
 
-    traced.logits = _forward(model, sites, x, mark)
+    logits = _forward(model, sites, x, mark)
     for site in sites:
-        if site.name not in traced.outputs:
+        if site.name not in outputs:
             raise _never_called(site)
-    return traced
+    return Traced(logits, inputs, outputs)
 
 
 def logits_at(
