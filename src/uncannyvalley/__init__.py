@@ -12,7 +12,7 @@ Names are imported when first used, so that ``import uncannyvalley`` does not im
 import importlib
 from typing import Any
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOMES = {
     "split": "splitting",
@@ -22,7 +22,7 @@ _HOMES = {
     "phases": "analysis.phase_table",
     "diagnose": "analysis.smoothness",
     "curvature": "derivatives.engine",
-    "Estimate": "derivatives.engine",
+    "Estimate": "derivatives.results",
     "directional_derivative": "derivatives.directional",
     "certify": "theory.certificate",
     "Bound": "theory.bound",

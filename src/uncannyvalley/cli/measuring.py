@@ -45,7 +45,7 @@ def measure(
     json: options.Json = False,
 ) -> None:
     """Measure curvature in the weights of any layer: exact by class gradients, or estimated with error bars."""
-    from uncannyvalley.derivatives.engine import Effort
+    from uncannyvalley.derivatives.results import Effort
     from uncannyvalley.run.layer_table import measure_layers
     from uncannyvalley.run.request import Request
 

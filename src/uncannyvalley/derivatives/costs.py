@@ -10,10 +10,11 @@ from torch import Tensor
 
 from uncannyvalley.derivatives.class_gradients import bytes_for_each_image
 from uncannyvalley.derivatives.curved import MAX_EXACT_SIZE, MAX_EXACT_THIRD, LossAt
-from uncannyvalley.derivatives.engine import BACKWARDS, Effort, chunk_size, measure_sites
+from uncannyvalley.derivatives.engine import chunk_size, measure_sites
 from uncannyvalley.derivatives.linearity import linear_by_numbers, linear_by_operations
 from uncannyvalley.derivatives.passes import saved_bytes, trace
 from uncannyvalley.derivatives.quantities import QUANTITIES
+from uncannyvalley.derivatives.results import BACKWARDS, Effort
 from uncannyvalley.derivatives.sites import Site
 from uncannyvalley.splitting import SplitModel
 

@@ -1,25 +1,29 @@
 """``curvature``: second and third derivatives of the loss at any layer, exact or estimated, chunk by chunk."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from uncannyvalley.checks import check_count, check_images, check_labels
+from uncannyvalley.checks import check_images, check_labels
 from uncannyvalley.derivatives import estimates
 from uncannyvalley.derivatives.class_gradients import bytes_for_each_image, exact_quantities
 from uncannyvalley.derivatives.curved import LossAt, exact_quantity
 from uncannyvalley.derivatives.linearity import linear_by_numbers, linear_by_operations
 from uncannyvalley.derivatives.passes import check_ownership, saved_bytes, trace
 from uncannyvalley.derivatives.quantities import Quantity, quantity_named
+from uncannyvalley.derivatives.results import (
+    BACKWARDS,
+    TOLERANCE,
+    Effort,
+    Estimate,
+    Method,
+    joined,
+    scaled_back,
+)  # fmt: skip
 from uncannyvalley.derivatives.sites import Site, find_site
-from uncannyvalley.errors import InputError, unknown_name
 from uncannyvalley.splitting import SplitModel, split
-
-Method = Literal["exact", "estimate"]
 
 CHUNK_BYTES = 2**29
 """Memory that one chunk of images may take: activations kept for backward passes, and gradients."""
@@ -28,51 +32,6 @@ CURVED_GRAPH = 4
 """How many times more is kept where gradients are differentiated again (measured on GELU networks: 3 to 4)."""
 
 MAX_CHUNK = 256
-TOLERANCE = 0.05
-BACKWARDS = 200
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """One quantity at one site, image by image, in float64 on the CPU.
-
-    value      in linear scale; 0 where it underflows
-    log_value  its logarithm, finite deep in the valley; NaN where the value is negative
-    stderr     None where the value is exact; else value ± 1.96 stderr is a 95 % interval
-               (of top_eigenvalue: the Lanczos residual, within which an eigenvalue lies)
-    dropped    share of the class weights that were probed instead of summed, or None
-    how        "class gradients", "Hessian products", "class probes", "Hutch++", "Lanczos" or "probes"
-    backwards  backward passes over the batch that it took, all chunks together
-    """
-
-    layer: str
-    quantity: Quantity
-    value: Float[Tensor, "n"]
-    log_value: Float[Tensor, "n"]
-    stderr: Float[Tensor, "n"] | None
-    how: str
-    backwards: int
-    dropped: Float[Tensor, "n"] | None = None
-
-
-@dataclass(frozen=True)
-class Effort:
-    """How estimates are made: relative standard error to stop at, most backward passes, seed of the probes."""
-
-    method: Method = "exact"
-    tolerance: float = TOLERANCE
-    backwards: int = BACKWARDS
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.method not in ("exact", "estimate"):
-            raise unknown_name("method", self.method, ["exact", "estimate"])
-        if not 0 < self.tolerance < 1:
-            raise InputError(
-                f"tolerance is a relative standard error between 0 and 1, got {self.tolerance!r}; write 0.05 for 5 %"
-            )
-        check_count("backwards", self.backwards, 1)
-        check_count("seed", self.seed, 0)
 
 
 def curvature(
@@ -155,7 +114,7 @@ def measure_sites(
             parts.setdefault(key, []).append(one)
         if progress is not None:
             progress(len(x[rows]))
-    return {key: _joined(ones) for key, ones in parts.items()}
+    return {key: joined(ones) for key, ones in parts.items()}
 
 
 def chunk_size(model: SplitModel, sites: Sequence[Site], quantities: Sequence[Quantity]) -> int:
@@ -212,7 +171,7 @@ def _by_class_probes(model: SplitModel, site: Site, x: Tensor, one: Quantity, ef
         trace(model, [site], x), site, relative=one.relative, tolerance=effort.tolerance,
         backwards=effort.backwards, seed=effort.seed,
     )  # fmt: skip
-    return _scaled(site, one, found, log_scale, "class probes", backwards, dropped)
+    return scaled_back(site, one, *found, log_scale, "class probes", backwards, dropped)
 
 
 def _by_products(
@@ -222,51 +181,12 @@ def _by_products(
     loss = LossAt(model, site, x, y, relative=one.relative, highest=one.order)
     if effort.method == "exact":
         value = exact_quantity(loss, one, site)
-        found = estimates.Estimated(value, torch.zeros_like(value))
-        exact = _scaled(site, one, found, loss.log_scale, "Hessian products", loss.backwards)
-        return Estimate(**{**vars(exact), "stderr": None})
+        return scaled_back(site, one, value, None, loss.log_scale, "Hessian products", loss.backwards)
     if one.kind == "trace":
         found = estimates.trace_by_products(loss, effort.tolerance, effort.backwards, effort.seed)
-        return _scaled(site, one, found, loss.log_scale, "Hutch++", loss.backwards)
+        return scaled_back(site, one, *found, loss.log_scale, "Hutch++", loss.backwards)
     if one.kind == "top_eigenvalue":
         found = estimates.top_eigenvalue_by_products(loss, effort.tolerance, effort.backwards)
-        return _scaled(site, one, found, loss.log_scale, "Lanczos", loss.backwards)
+        return scaled_back(site, one, *found, loss.log_scale, "Lanczos", loss.backwards)
     found = estimates.third_norm_by_probes(loss, effort.tolerance, effort.backwards, effort.seed)
-    return _scaled(site, one, found, loss.log_scale, "probes", loss.backwards)
-
-
-def _scaled(
-    site: Site,
-    one: Quantity,
-    found: estimates.Estimated,
-    log_scale: Tensor,
-    how: str,
-    backwards: int,
-    dropped: Tensor | None = None,
-) -> Estimate:
-    """Back from the scaled loss to the loss."""
-    scale, value = log_scale.exp(), found.value.double()
-    return Estimate(
-        site.name,
-        one,
-        value * scale,
-        value.log() + log_scale,
-        found.stderr.double() * scale,
-        how,
-        backwards,
-        dropped,
-    )
-
-
-def _joined(ones: Sequence[Estimate]) -> Estimate:
-    def together(field: str) -> Tensor | None:
-        values = [getattr(one, field) for one in ones]
-        return None if values[0] is None else torch.cat(values).cpu()
-
-    value, log_value = together("value"), together("log_value")
-    assert value is not None
-    assert log_value is not None
-    return Estimate(
-        ones[0].layer, ones[0].quantity, value, log_value, together("stderr"), ones[0].how,
-        sum(one.backwards for one in ones), together("dropped"),
-    )  # fmt: skip
+    return scaled_back(site, one, *found, loss.log_scale, "probes", loss.backwards)

@@ -14,9 +14,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from uncannyvalley.derivatives.directional import derivative_along
-from uncannyvalley.derivatives.engine import Effort, chunk_size, measure_sites
+from uncannyvalley.derivatives.engine import chunk_size, measure_sites
 from uncannyvalley.derivatives.passes import check_ownership
 from uncannyvalley.derivatives.quantities import QUANTITIES, Quantity
+from uncannyvalley.derivatives.results import Effort
 from uncannyvalley.derivatives.sites import INPUT, Site, find_site, layer_names
 from uncannyvalley.errors import InputError, unknown_name
 from uncannyvalley.splitting import SplitModel

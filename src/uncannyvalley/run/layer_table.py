@@ -10,9 +10,10 @@ import pyarrow.parquet as pq
 import torch
 
 from uncannyvalley.checks import check_count
-from uncannyvalley.derivatives.engine import Effort, Estimate, measure_sites
+from uncannyvalley.derivatives.engine import measure_sites
 from uncannyvalley.derivatives.passes import check_ownership
 from uncannyvalley.derivatives.quantities import QUANTITIES, Quantity, quantity_named
+from uncannyvalley.derivatives.results import Effort, Estimate
 from uncannyvalley.derivatives.sites import INPUT, find_site, layer_names
 from uncannyvalley.errors import InputError
 from uncannyvalley.run.files import write_whole
