@@ -21,7 +21,7 @@ from torch import nn
 
 import uncannyvalley as uv
 from uncannyvalley import data
-from uncannyvalley.derivatives.sites import layer_names
+from uncannyvalley.derivatives.passes import called_layers
 from uncannyvalley.report.figures import ATTACK_COLOUR, CONTROL_COLOURS, STYLE
 
 NETWORKS = {
@@ -63,7 +63,7 @@ def study(
     """Walk → change of every layer, for images that are right at first (attack: and wrong at the end)."""
     model = uv.split(net, x)
     attack = uv.attacks.pgd("linf", eps=eps, step_size=2.5 * eps / steps)
-    layers = layer_names(model)
+    layers = called_layers(model)
     names = [f"{QUANTITY}@{layer}" for layer in layers]
     print(
         f"\n{name}: {len(layers)} layers, PGD Linf {255 * eps:.3g}/255, {steps} steps of {2.5 * 255 * eps / steps:.3g}/255"

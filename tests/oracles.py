@@ -6,12 +6,14 @@ code would share its mistakes.
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cached_property
+from unittest import mock
 
 import mpmath
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.functional import hessian, jacobian
 
 EXACT = mpmath.mp.clone()
@@ -227,3 +229,94 @@ class ExactRow:
             for i, j, k in itertools.product(self.axes, repeat=3)
         ]
         return _log(_norm(self.phi) ** 3 * _norm(entries))
+
+
+# --- any layer, by plain autograd on one example at a time, float64 -----------------------------------
+
+
+@contextmanager
+def plain_layer_norm() -> Iterator[None]:
+    """Layer norm by its definition: the third derivative of torch's own is wrong."""
+
+    def normed(x: Tensor, shape: tuple[int, ...], weight: Tensor, bias: Tensor, eps: float = 1e-5) -> Tensor:
+        axes = tuple(range(-len(shape), 0))
+        centred = x - x.mean(axes, keepdim=True)
+        return centred / (centred.square().mean(axes, keepdim=True) + eps).sqrt() * weight + bias
+
+    with mock.patch.object(torch.nn.functional, "layer_norm", normed):
+        yield
+
+
+def layer_logits(net: nn.Module, layer: str, image: Tensor) -> tuple[Callable[[Tensor], Tensor], Tensor]:
+    """Logits of one image as a function of one layer's weight, or of the image; and where it stands."""
+    if layer == "input":
+        return lambda point: net(point[None])[0], image
+    name = f"{layer}.weight"
+
+    def logits(weight: Tensor) -> Tensor:
+        return torch.func.functional_call(net, {name: weight}, (image[None],))[0]
+
+    return logits, net.get_parameter(name).detach()
+
+
+def layer_derivative(net: nn.Module, layer: str, image: Tensor, label: Tensor, order: int) -> Tensor:
+    """The derivative of that order of one image's cross-entropy, materialised, each axis flattened."""
+    logits, at = layer_logits(net, layer, image)
+
+    def derivative(point: Tensor) -> Tensor:
+        return torch.nn.functional.cross_entropy(logits(point.reshape(at.shape)), label)
+
+    for _ in range(order):
+        derivative = torch.func.jacrev(derivative)
+    with plain_layer_norm():
+        return derivative(at.flatten()).detach()
+
+
+def class_gradients(net: nn.Module, layer: str, image: Tensor) -> Tensor:
+    """Gradient of every logit of one image in a layer's weight, (k, p)."""
+    logits, at = layer_logits(net, layer, image)
+    return torch.func.jacrev(logits)(at).flatten(1).detach()
+
+
+def weight_blocks(net: nn.Module, layer: str) -> Tensor | None:
+    """A layer's weight as matrices (groups, out, in·k), one for each group; None for the image."""
+    if layer == "input":
+        return None
+    module = net.get_submodule(layer)
+    weight = module.weight.detach()
+    groups = getattr(module, "groups", 1)
+    return weight.reshape(groups, len(weight) // groups, -1)
+
+
+def layer_quantities(second: Tensor, third: Tensor, blocks: Tensor | None) -> dict[str, float]:
+    """All quantities by their definitions; the relative ones in the coordinates A of W → W + W A."""
+    found = {
+        "trace": second.trace(),
+        "top_eigenvalue": torch.linalg.eigvalsh(second)[-1],
+        "third_derivative": third.norm(),
+    }
+    if blocks is not None:
+        groups, rows, columns = blocks.shape
+        by_row = second.reshape(groups, rows, columns, groups, rows, columns)
+        found["relative_sharpness"] = torch.einsum("gsa,gta,gsigti->", blocks, blocks, by_row)
+        moves = torch.block_diag(*(torch.kron(one, torch.eye(columns, dtype=one.dtype)) for one in blocks))
+        found["relative_top_eigenvalue"] = torch.linalg.eigvalsh(moves.T @ second @ moves)[-1]
+        metric = moves @ moves.T  # |T(J·, J·, J·)|² = ⟨T, T(JJᵀ·, JJᵀ·, JJᵀ·)⟩
+        pulled = torch.einsum("ijk,ia,jb,kc->abc", third, metric, metric, metric)
+        found["third_order"] = (third * pulled).sum().sqrt()
+    return {name: value.item() for name, value in found.items()}
+
+
+def valley_derivative(net: nn.Module, layer: str, image: Tensor, label: Tensor) -> tuple[float, Tensor]:
+    """g and ∂²ℓ/e^g = ∂²g + ∂g ∂gᵀ, where ℓ = log(1 + e^g) is e^g to float64: deep in the valley."""
+    logits, at = layer_logits(net, layer, image)
+
+    def gap(point: Tensor) -> Tensor:
+        z = logits(point.reshape(at.shape))
+        others = torch.arange(len(z)) != label
+        return torch.where(others, z, -torch.inf).logsumexp(0) - z[label]
+
+    flat = at.flatten()
+    slope = torch.func.jacrev(gap)(flat).detach()
+    bend = torch.func.jacrev(torch.func.jacrev(gap))(flat).detach()
+    return gap(flat).item(), bend + torch.outer(slope, slope)

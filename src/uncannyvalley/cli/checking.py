@@ -54,7 +54,7 @@ def check(
 
 
 def _print_costs(costs: Sequence["LayerCost"]) -> None:
-    header = ["layer", "way", "order", "weights", "backwards", "s/image", "MB", "images at a time"]
+    header = ["layer", "way", "order", "weights", "backwards", "s/image", "MB", "chunk"]
     rows = [
         [
             one.layer, one.way, str(one.order), str(one.weights), str(one.backwards),
@@ -62,7 +62,7 @@ def _print_costs(costs: Sequence["LayerCost"]) -> None:
         ]
         for one in costs
     ]  # fmt: skip
-    print_table("Predicted cost of curvature", header, rows, left=2)
+    print_table("Predicted cost of curvature (MB for a chunk of images)", header, rows, left=2)
     for order in sorted({one.order for one in costs}):
         seconds = sum(one.seconds for one in costs if one.order == order)
         console.print(f"All layers one by one, order {order}: about {seconds:.3g} s an image.")

@@ -1,5 +1,6 @@
 """``uncanny measure``: the curvature of every layer, image by image, and over depth."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -86,6 +87,10 @@ def _summary(found: "LayerTable") -> list[dict[str, Any]]:
                 row[title] = median if np.isfinite(median) else None
             if found.estimated:
                 row[f"{name}_stderr"] = float(np.nanmedian(found.column(f"{name}_stderr")[place]))
+                value = np.exp(found.column(f"log_{name}")[place])
+                row[f"{name}_relative_stderr"] = float(
+                    np.nanmedian(found.column(f"{name}_stderr")[place] / value)
+                )
         rows.append(row)
     return rows
 
@@ -104,36 +109,34 @@ def _print(found: "LayerTable", examples: bool) -> None:
             )
         console.print()
     rows = _summary(found)
-    header = [_heading(name) for name in rows[0] if name != "how"]
-    cells = [[_cell(value) for name, value in row.items() if name != "how"] for row in rows]
+    columns = [_column(found, name) for name in found.quantities]
+    header = ["layer", *(title for titles, _ in columns for title in titles)]
+    cells = [[row["layer"], *(cell for _, read in columns for cell in read(row))] for row in rows]
     print_table("Medians over images, nats (…/Gini is the view without confidence)", header, cells)
     console.print()
     for way in dict.fromkeys(found.ways()):
         count = sum(row["how"] == way for row in rows)
         console.print(f"[dim]by {way}: {count} of {len(rows)} layers[/dim]")
     for name, formula in formulas(found.quantities).items():
-        console.print(
-            f"[dim]{_heading('log_' + name).removeprefix('log ')}  {name}: {formula}[/dim]", soft_wrap=True
-        )
+        console.print(f"[dim]{name}: {formula}[/dim]", soft_wrap=True)
 
 
-def _cell(value: str | float | None) -> str:
-    if value is None:
-        return "–"
-    return f"{value:.4g}" if isinstance(value, float) else value
-
-
-def _heading(name: str) -> str:
-    """A column's name as short as a terminal needs it."""
+def _column(found: "LayerTable", name: str) -> tuple[list[str], Callable[[dict[str, Any]], list[str]]]:
+    """Headings and cells of one quantity: its logarithm, with the error of an estimate, and traces over Gini."""
     from uncannyvalley.derivatives.quantities import QUANTITIES
 
-    bare = name.removeprefix("log_").removesuffix("_per_gini").removesuffix("_stderr")
-    if bare not in QUANTITIES:
-        return name
-    symbol = QUANTITIES[bare].symbol
-    if name.endswith("_stderr"):
-        return f"± {symbol}"
-    return f"log {symbol}" + ("/Gini" if name.endswith("_per_gini") else "")
+    symbol = QUANTITIES[name].symbol
+    over_gini = QUANTITIES[name].kind == "trace"
+
+    def cells(row: dict[str, Any]) -> list[str]:
+        value = row[f"log_{name}"]
+        shown = "–" if value is None else f"{value:.3g}"
+        if found.estimated:
+            shown += f" ±{100 * row[f'{name}_relative_stderr']:.0f}%"
+        ratio = row[f"log_{name}_per_gini"]
+        return [shown, *(["–" if ratio is None else f"{ratio:.3g}"] if over_gini else [])]
+
+    return [f"log {symbol}", *([f"log {symbol}/Gini"] if over_gini else [])], cells
 
 
 def _write(found: "LayerTable", out: Path, model: str) -> dict[str, str]:

@@ -28,7 +28,7 @@ OF_ORDER = {2: ("trace", "relative_sharpness"), 3: ("third_order",)}
 class LayerCost:
     """Predicted cost of one order at one layer.
 
-    way        "exact, class gradients", "exact, Hessian products" or "estimate"
+    way        "class gradients" (exact), "Hessian products" (exact) or "estimate"
     backwards  backward passes over a chunk of images
     seconds    for one image, chunked
     megabytes  of gradients and saved activations, for a chunk
@@ -74,7 +74,7 @@ def _straight_cost(model: SplitModel, site: Site, x: Tensor, y: Tensor, order: i
     gradients = bytes_for_each_image([site], quantities, model.classes, item)
     held = saved() / 2 / len(x) + gradients  # two runs
     return LayerCost(
-        site.name, site.size(), order, "exact, class gradients", model.classes - 1, run / len(x),
+        site.name, site.size(), order, "class gradients", model.classes - 1, run / len(x),
         chunk * held / 2**20, chunk,
     )  # fmt: skip
 
@@ -90,7 +90,7 @@ def _curved_cost(model: SplitModel, site: Site, x: Tensor, y: Tensor, order: int
     products = (size if order == 2 else size * (size + 1) // 2) if exact else BACKWARDS
     chunk = chunk_size(model, [site], [QUANTITIES[name] for name in OF_ORDER[order]])
     return LayerCost(
-        site.name, site.size(), order, "exact, Hessian products" if exact else "estimate", products,
+        site.name, site.size(), order, "Hessian products" if exact else "estimate", products,
         products * product / len(x), chunk * saved() / len(x) / 2**20, chunk,
     )  # fmt: skip
 

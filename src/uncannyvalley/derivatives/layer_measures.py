@@ -15,10 +15,10 @@ from torch import Tensor
 
 from uncannyvalley.derivatives.directional import derivative_along
 from uncannyvalley.derivatives.engine import chunk_size, measure_sites
-from uncannyvalley.derivatives.passes import check_ownership
+from uncannyvalley.derivatives.passes import called_layers, check_ownership
 from uncannyvalley.derivatives.quantities import QUANTITIES, Quantity
 from uncannyvalley.derivatives.results import Effort
-from uncannyvalley.derivatives.sites import INPUT, Site, find_site, layer_names
+from uncannyvalley.derivatives.sites import INPUT, Site, find_site
 from uncannyvalley.errors import InputError, unknown_name
 from uncannyvalley.splitting import SplitModel
 from uncannyvalley.types import Measure, PerExample, Probe
@@ -44,7 +44,7 @@ def with_layers(
 
 def _expanded(model: SplitModel, measure: str | Measure) -> list[str | Measure]:
     if isinstance(measure, str) and measure.endswith("@all"):
-        return [f"{measure.removesuffix('all')}{layer}" for layer in layer_names(model)]
+        return [f"{measure.removesuffix('all')}{layer}" for layer in called_layers(model)]
     return [measure]
 
 

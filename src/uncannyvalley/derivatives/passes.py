@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from uncannyvalley.derivatives.sites import Site
+from uncannyvalley.derivatives.sites import Site, find_site, layer_names
 from uncannyvalley.errors import InputError
 from uncannyvalley.find_head import tensor_of
 from uncannyvalley.splitting import SplitModel
@@ -127,6 +127,20 @@ def _never_called(site: Site) -> InputError:
         f"layer {site.name!r} is never called by the model's forward (its weights are unused, or read by another "
         "module, as nn.MultiheadAttention does); choose another layer"
     )
+
+
+def called_layers(model: SplitModel) -> list[str]:
+    """Names of the layers that a forward calls: of all that could be measured, those that can."""
+    called: set[str] = set()
+    sites = [find_site(model, name) for name in layer_names(model)]
+
+    def note(site: Site, a: Tensor, o: Tensor) -> Tensor:
+        called.add(site.name)
+        return o
+
+    grey = torch.full((1, *model.sample_shape), 0.5, dtype=model.dtype, device=model.device)
+    _forward(model, sites, grey, note)
+    return [site.name for site in sites if site.name in called]
 
 
 def check_ownership(model: SplitModel, sites: Sequence[Site]) -> None:

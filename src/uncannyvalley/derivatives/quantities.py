@@ -14,7 +14,7 @@ class Quantity:
 
     symbol    as tables show it
     kind      trace or largest eigenvalue of the Hessian, or Frobenius norm of the third derivative
-    relative  in coordinates E of W + R E, R = (W Wᵀ)^½, so that rescaled weights give the same number
+    relative  in coordinates E of W + R E, R Rᵀ = W Wᵀ, so that rescaled weights give the same number
     order     of the derivative
     """
 
@@ -40,11 +40,11 @@ QUANTITIES = {
             True,
             2,
             "nats",
-            "λ_max of R ∂²ℓ/∂W² R, R = (W Wᵀ)^½",
+            "λ_max of the Hessian in E at W + R E, R Rᵀ = W Wᵀ",
         ),
         Quantity("third_derivative", "|D³|", "third_order", False, 3, "nats/weight³", "|∂³ℓ/∂W³|_F"),
         Quantity(
-            "third_order", "τ", "third_order", True, 3, "nats", "τ = |∂³ℓ/∂E³|_F at W + R E, R = (W Wᵀ)^½"
+            "third_order", "τ", "third_order", True, 3, "nats", "τ = |∂³ℓ/∂E³|_F at W + R E, R Rᵀ = W Wᵀ"
         ),
     )
 }

@@ -9,8 +9,8 @@ from uncannyvalley.analysis.diagnostics import Diagnostic, diagnose_trajectory
 from uncannyvalley.analysis.smoothness import diagnose
 from uncannyvalley.attacks import noise, pgd
 from uncannyvalley.derivatives.costs import LayerCost, predict_costs
-from uncannyvalley.derivatives.passes import check_ownership
-from uncannyvalley.derivatives.sites import find_site, layer_names
+from uncannyvalley.derivatives.passes import called_layers, check_ownership
+from uncannyvalley.derivatives.sites import find_site
 from uncannyvalley.errors import InputError
 from uncannyvalley.recording import record
 from uncannyvalley.run.request import Request, load_images, load_model
@@ -64,6 +64,6 @@ def check_up(request: Request, order: int | None = None) -> CheckUp:
         return CheckUp(facts, doubts)
     if order not in (2, 3):
         raise InputError(f"order must be 2 or 3, got {order}")
-    sites = [find_site(model, name) for name in layer_names(model)]
+    sites = [find_site(model, name) for name in called_layers(model)]
     check_ownership(model, sites)
     return CheckUp(facts, doubts, list(predict_costs(model, sites, x, y, order)))

@@ -11,10 +11,10 @@ import torch
 
 from uncannyvalley.checks import check_count
 from uncannyvalley.derivatives.engine import measure_sites
-from uncannyvalley.derivatives.passes import check_ownership
+from uncannyvalley.derivatives.passes import called_layers, check_ownership
 from uncannyvalley.derivatives.quantities import QUANTITIES, Quantity, quantity_named
 from uncannyvalley.derivatives.results import Effort, Estimate
-from uncannyvalley.derivatives.sites import INPUT, find_site, layer_names
+from uncannyvalley.derivatives.sites import INPUT, find_site
 from uncannyvalley.errors import InputError
 from uncannyvalley.run.files import write_whole
 from uncannyvalley.run.request import Request, load_images, load_model
@@ -75,7 +75,7 @@ def measure_layers(
     images = load_images(request)
     model, _ = load_model(request, images)
     x, y = images[:], images.labels
-    names = layer_names(model) if layer == "all" else [name.strip() for name in layer.split(",")]
+    names = called_layers(model) if layer == "all" else [name.strip() for name in layer.split(",")]
     sites = [find_site(model, name) for name in names]
     defaults = AT_INPUT if names == [INPUT] else OF_ORDER
     asked = [quantity_named(name) for name in quantities or defaults[order]]
