@@ -69,7 +69,7 @@ def test_sharpness_is_confidence_times_norm_times_geometry(
     parts = found["log_gini"] + 2 * np.log(found["feature_norm"]) + found["log_geometry"]
     np.testing.assert_allclose(found["log_relative_sharpness"], parts, rtol=0, atol=1e-6)
     low, high = case.probe().head.log_geometry_band
-    assert low - 1e-9 <= found["log_geometry"][0] <= high + 1e-9
+    assert low - 1e-6 <= found["log_geometry"][0] <= high + 1e-6  # the features are float32
 
 
 def test_geometry_band_is_that_of_the_pairs_of_rows() -> None:

@@ -68,6 +68,11 @@ class Head:
         return torch.cdist(rows, rows, compute_mode="donot_use_mm_for_euclid_dist").square()
 
     @cached_property
+    def rounded_distances(self) -> Float[Tensor, "k k"]:
+        """``squared_distances`` in the number type of W, at least float32: sums of positive terms keep its digits."""
+        return self.squared_distances.to(torch.promote_types(self.weight.dtype, torch.float32))
+
+    @cached_property
     def log_geometry_band(self) -> tuple[float, float]:
         """The band [log min, log max] of ½|w_s − w_s'|² over s ≠ s' that holds ``log_geometry``.
 

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from uncannyvalley.derivatives.linearity import second_derivative
+from uncannyvalley.derivatives.linearity import check_twice_differentiable, second_derivative
 from uncannyvalley.derivatives.passes import logits_at
 from uncannyvalley.derivatives.quantities import Quantity
 from uncannyvalley.derivatives.sites import Site
@@ -45,7 +45,8 @@ class LossAt:
     ) -> None:
         self._move = x.new_zeros(len(x), site.size(relative)).requires_grad_()
         block = self._move.reshape(len(x), *site.block(relative))
-        logits = logits_at(model, site, x, site.root @ block if relative else block)
+        logits = logits_at(model, site, x, site.root @ block if relative else block, order=highest)
+        check_twice_differentiable(logits)
         gap = gap_to_others(logits, y)
         self.log_scale = torch.nn.functional.logsigmoid(gap.detach())
         self._highest = highest

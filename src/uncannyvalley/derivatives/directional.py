@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from uncannyvalley.checks import check_images, check_labels
 from uncannyvalley.derivatives.curved import scaled_loss
-from uncannyvalley.derivatives.linearity import second_derivative
-from uncannyvalley.derivatives.passes import logits_at
+from uncannyvalley.derivatives.linearity import check_twice_differentiable, second_derivative
+from uncannyvalley.derivatives.passes import check_ownership, logits_at
 from uncannyvalley.derivatives.sites import Site, find_site
 from uncannyvalley.errors import InputError
 from uncannyvalley.splitting import SplitModel, split
@@ -50,6 +50,7 @@ def directional_derivative(
     if order not in (1, 2, 3):
         raise InputError(f"order must be 1, 2 or 3, got {order!r}")
     site = find_site(model, layer)
+    check_ownership(model, [site])
     along = _blocks(model, site, direction, len(x))
     parts = []
     for first in range(0, len(x), CHUNK_ROWS):
@@ -82,7 +83,9 @@ def derivative_along(
 ) -> Float[Tensor, "n"]:
     """D^order ℓ of one batch along a block of coordinates for each example."""
     time = x.new_zeros(len(x)).requires_grad_()
-    logits = logits_at(model, site, x, time[:, None, None, None] * along)
+    logits = logits_at(model, site, x, time[:, None, None, None] * along, order=order)
+    if order > 1:
+        check_twice_differentiable(logits)
     gap = gap_to_others(logits, y)
     value = scaled_loss(gap)
     for nth in range(order):

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from uncannyvalley.checks import check_images, check_labels
+from uncannyvalley.checks import check_count, check_images, check_labels
 from uncannyvalley.derivatives import estimates
 from uncannyvalley.derivatives.class_gradients import bytes_for_each_image, exact_quantities
 from uncannyvalley.derivatives.curved import LossAt, exact_quantity
@@ -31,7 +31,8 @@ CHUNK_BYTES = 2**29
 CURVED_GRAPH = 4
 """How many times more is kept where gradients are differentiated again (measured on GELU networks: 3 to 4)."""
 
-MAX_CHUNK = 256
+MAX_CHUNK = {"cpu": 64}
+"""Most images at a time, 256 where nothing is said: on a CPU more only leave the caches (measured)."""
 
 
 def curvature(
@@ -53,7 +54,7 @@ def curvature(
     quantity    trace, relative_sharpness, top_eigenvalue, relative_top_eigenvalue, third_derivative, third_order
     method      "exact", or "estimate" with a standard error
     tolerance   relative standard error at which an estimate stops
-    backwards   most backward passes of an estimate
+    backwards   most backward passes of an estimate for a batch, at least 10
     batch_size  images at a time; chosen by memory where left out
 
     The Hessian is that of ℓ = −log p_y in nats in this layer's weights alone, the others held. Where the network is
@@ -79,7 +80,8 @@ def curvature(
     if asked.relative:
         _ = site.weight  # the input has none: say so before any work
     check_ownership(model, [site])
-    found = measure_sites(model, [site], x, y, [asked], effort, batch_size=batch_size)
+    size = None if batch_size is None else check_count("batch_size", batch_size, 1)
+    found = measure_sites(model, [site], x, y, [asked], effort, batch_size=size)
     return found[site.name, asked.name]
 
 
@@ -126,7 +128,7 @@ def chunk_size(model: SplitModel, sites: Sequence[Site], quantities: Sequence[Qu
     highest = max(one.order for one in quantities)
     graph = saved() * (1 if linear_by_operations(traced) else CURVED_GRAPH ** (highest - 1))
     each = graph + bytes_for_each_image(sites, quantities, model.classes, item)
-    return max(1, min(MAX_CHUNK, CHUNK_BYTES // each))
+    return max(1, min(MAX_CHUNK.get(model.device.type, 256), CHUNK_BYTES // each))
 
 
 @torch.enable_grad()  # measures are read without gradients

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from scipy.stats import t as student
 from torch import Tensor
 
@@ -19,6 +19,9 @@ from uncannyvalley.measures.lanczos import largest_by_lanczos
 
 MIN_PROBES = 16
 """Probes before a row may stop: the spread of fewer says too little."""
+
+FEWEST_PROBES = 6
+"""Probes where only few backwards are allowed: summing one more class tells more than one more probe."""
 
 SKETCH = 6
 """Directions of the Hessian that are taken exactly before the rest is probed (Hutch++)."""
@@ -48,10 +51,15 @@ class RunningMean:
 
     @property
     def stderr(self) -> Float[Tensor, "n"]:
-        """s/√count, widened so that ± 1.96 of it is Student's 95 % interval."""
-        free = (self._count - 1).clamp(min=1)
+        """s/√count, widened so that ± 1.96 of it is Student's 95 % interval.
+
+        With a third of the degrees of freedom: a sample is a quadratic form in signs, and the spread of one of rank r
+        is known as well as that of count/(1 + 6/r) normal samples. Rank 3 is taken for the small ones met here.
+        """
+        free = ((self._count - 1) / 3).clamp(min=1)
         quantile = torch.as_tensor(student.ppf(0.975, free.cpu().numpy())).to(free)
-        return (self._spread / free / self._count.clamp(min=1)).sqrt() * quantile / 1.96
+        variance = self._spread / (self._count - 1).clamp(min=1)
+        return (variance / self._count.clamp(min=1)).sqrt() * quantile / 1.96
 
     def stop_where(self, done: Bool[Tensor, "n"]) -> None:
         self.active &= ~done
@@ -61,21 +69,23 @@ def probe_until(
     sample: Callable[[], Float[Tensor, "n"]],
     known: Float[Tensor, "n"],
     tolerance: float,
-    probes: int,
+    probes: int | Int[Tensor, "n"],
 ) -> Estimated:
     """``known`` + mean of samples, until each row's standard error is below ``tolerance`` of its value.
 
-    Looked at only when the number of probes has grown by half: a look at every probe would stop at lucky ones.
+    ``probes`` are the most of each row. Looked at only when the number of probes has grown by half: a look at every probe would stop at lucky ones.
     """
     running = RunningMean(known)
-    next_look = MIN_PROBES
-    for count in range(1, probes + 1):
+    most = torch.as_tensor(probes, device=known.device).expand(len(known))
+    next_look = min(MIN_PROBES, int(most.min()))
+    for count in range(1, int(most.max()) + 1):
         running.add(sample())
+        running.stop_where(most <= count)
         if count == next_look:
             running.stop_where(running.stderr <= tolerance * (known + running.mean).abs())
-            if not bool(running.active.any()):
-                break
             next_look += next_look // 2
+        if not bool(running.active.any()):
+            break
     return Estimated(known + running.mean, running.stderr)
 
 
@@ -95,7 +105,8 @@ def trace_by_classes(
     classes = RankedClasses.of(traced.logits.detach())
     gradients = SiteGradients(traced, [site], [relative])
     weights, softmax = classes.weights, classes.softmax
-    most = max(1, min(weights.shape[1], backwards - MIN_PROBES - 2))
+    fewest = min(MIN_PROBES, max(FEWEST_PROBES, backwards // 4))
+    most = max(1, min(weights.shape[1], backwards - fewest - 2))
     share = weights / weights.sum(1, True)
     behind = 1 - share.cumsum(dim=1)  # what the classes after each rank hold
     kept = (behind > tolerance).sum(dim=1).add(1).clamp(max=most)
@@ -123,11 +134,11 @@ def trace_by_classes(
         amounts = rest.sqrt() * signs((weights.shape[1],), draw, rest)
         return squared(amounts - amounts.sum(1, True) * mean)
 
-    found = probe_until(sample, total, tolerance, max(MIN_PROBES, backwards - gradients.backwards))
+    found = probe_until(sample, total, tolerance, backwards - 2 - kept)
     return found, softmax.log_scale, (rest / weights.sum(1, True)).sum(dim=1), gradients.backwards
 
 
-def trace_by_products(loss: LossAt, tolerance: float, probes: int, seed: int) -> Estimated:
+def trace_by_products(loss: LossAt, tolerance: float, backwards: int, seed: int) -> Estimated:
     """Tr H by Hutch++ (Meyer et al. 2021): exact on a sketched range, probed on what is orthogonal to it."""
     draw = torch.Generator().manual_seed(seed)
     rows = len(loss.log_scale)
@@ -135,9 +146,9 @@ def trace_by_products(loss: LossAt, tolerance: float, probes: int, seed: int) ->
     def everywhere(vector: Float[Tensor, "p"]) -> Float[Tensor, "n p"]:
         return vector.expand(rows, -1)
 
+    sketch = min(SKETCH, loss.size, (backwards - 1 - FEWEST_PROBES) // 2)
     images = [
-        loss.product(everywhere(signs((loss.size,), draw, loss.gradient))).detach()
-        for _ in range(min(SKETCH, loss.size))
+        loss.product(everywhere(signs((loss.size,), draw, loss.gradient))).detach() for _ in range(sketch)
     ]
     basis = torch.linalg.qr(torch.stack(images, dim=2)).Q
     known = torch.zeros_like(loss.log_scale)
@@ -149,21 +160,21 @@ def trace_by_products(loss: LossAt, tolerance: float, probes: int, seed: int) ->
         probe = probe - (basis @ (basis.mT @ probe[:, :, None])).squeeze(2)
         return (probe * loss.product(probe).detach()).double().sum(dim=1)
 
-    return probe_until(sample, known, tolerance, max(MIN_PROBES, probes - 2 * basis.shape[2]))
+    return probe_until(sample, known, tolerance, backwards - 1 - 2 * sketch)
 
 
-def top_eigenvalue_by_products(loss: LossAt, tolerance: float, steps: int) -> Estimated:
+def top_eigenvalue_by_products(loss: LossAt, tolerance: float, backwards: int) -> Estimated:
     """λ_max by Lanczos steps; the error is the residual, within which an eigenvalue lies."""
     found = largest_by_lanczos(
         lambda vectors: loss.product(vectors).detach(),
         loss.gradient.detach(),
         tolerance=tolerance,
-        max_steps=steps,
+        max_steps=backwards - 1,
     )
     return Estimated(found.value.double(), found.residual.double())
 
 
-def third_norm_by_probes(loss: LossAt, tolerance: float, probes: int, seed: int) -> Estimated:
+def third_norm_by_probes(loss: LossAt, tolerance: float, backwards: int, seed: int) -> Estimated:
     """|D³ℓ|_F from |D³ℓ[u, v, ·]|², unbiased for its square with independent random signs u and v."""
     draw = torch.Generator().manual_seed(seed)
     rows = len(loss.log_scale)
@@ -172,6 +183,6 @@ def third_norm_by_probes(loss: LossAt, tolerance: float, probes: int, seed: int)
         u, v = (signs((loss.size,), draw, loss.gradient).expand(rows, -1) for _ in range(2))
         return loss.third_product(u, v).detach().double().square().sum(dim=1)
 
-    square = probe_until(sample, torch.zeros_like(loss.log_scale), 2 * tolerance, probes)
+    square = probe_until(sample, torch.zeros_like(loss.log_scale), 2 * tolerance, (backwards - 1) // 2)
     norm = square.value.sqrt()
     return Estimated(norm, square.stderr / (2 * norm))

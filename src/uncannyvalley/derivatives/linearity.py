@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.autograd.function import BackwardCFunction
 
 from uncannyvalley.derivatives.passes import Traced, logits_at
 from uncannyvalley.derivatives.sites import Site
@@ -50,8 +51,8 @@ def linear_by_operations(traced: Traced) -> bool:
     return traced.called_once() and all(_is_linear(node) for node in _nodes(traced.logits))
 
 
-def _nodes(logits: Tensor) -> Iterator[torch.autograd.graph.Node]:
-    waiting = [logits.grad_fn] if logits.grad_fn is not None else []
+def _nodes(output: Tensor) -> Iterator[torch.autograd.graph.Node]:
+    waiting = [output.grad_fn] if output.grad_fn is not None else []
     seen = set(waiting)
     while waiting:
         node = waiting.pop()
@@ -63,6 +64,8 @@ def _nodes(logits: Tensor) -> Iterator[torch.autograd.graph.Node]:
 
 
 def _is_linear(node: torch.autograd.graph.Node) -> bool:
+    if isinstance(node, BackwardCFunction):  # the user's own, whatever its name
+        return False
     name = node.name().split("::")[-1].rstrip("0123456789").removesuffix("Backward")
     depends = [before is not None for before, _ in node.next_functions]
     if name in _LINEAR_IN_EACH:
@@ -82,6 +85,7 @@ def linear_by_numbers(model: SplitModel, site: Site, x: Float[Tensor, "n ..."]) 
     draw = torch.Generator().manual_seed(0)
     move = x.new_zeros(len(x), *site.shape).requires_grad_()
     logits = logits_at(model, site, x, move)
+    check_twice_differentiable(logits)
     mix = torch.randn(logits.shape, generator=draw, dtype=torch.float64).to(logits)
     (gradient,) = torch.autograd.grad((mix * logits).sum(), move, create_graph=True)
     if not gradient.requires_grad:
@@ -89,6 +93,27 @@ def linear_by_numbers(model: SplitModel, site: Site, x: Float[Tensor, "n ..."]) 
     along = torch.randn(gradient.shape[1:], generator=draw, dtype=torch.float64).to(gradient)
     curvature = second_derivative((along * gradient).sum(), move)
     return not bool(curvature.any())
+
+
+def check_twice_differentiable(logits: Tensor) -> None:
+    """Raise InputError where a custom function marked once_differentiable ran.
+
+    torch takes its backward for a constant, and so gives a part of the Hessian without a word.
+    """
+    for node in _nodes(logits):
+        if not isinstance(node, BackwardCFunction):
+            continue
+        backward = type(node)._forward_cls.backward
+        if backward.__code__.co_filename == torch.autograd.function.__file__:  # the decorator's wrapper
+            name = node.name().removesuffix("Backward")
+            raise _no_second_derivative(f"the custom function {name} is marked once_differentiable")
+
+
+def _no_second_derivative(reason: str) -> InputError:
+    return InputError(
+        f"an operation of the model has no second derivative in torch ({reason}); replace it by one that has, or "
+        "measure a layer behind it"
+    )
 
 
 def second_derivative(total: Tensor, at: Tensor, *, again: bool = False) -> Tensor:
@@ -101,8 +126,5 @@ def second_derivative(total: Tensor, at: Tensor, *, again: bool = False) -> Tens
         )
     except RuntimeError as error:
         first_line = str(error).strip().splitlines()[0]
-        raise InputError(
-            f"an operation of the model has no second derivative in torch ({first_line}); replace it by one that has, "
-            "or measure a layer behind it"
-        ) from error
+        raise _no_second_derivative(first_line) from error
     return result

@@ -1,7 +1,7 @@
 """Forward passes of the plain network that can be differentiated at its sites."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from uncannyvalley.derivatives.plain_norms import PlainNorms
 from uncannyvalley.derivatives.sites import Site, find_site, layer_names
 from uncannyvalley.errors import InputError
 from uncannyvalley.find_head import tensor_of
@@ -31,12 +32,16 @@ class Traced:
 
 
 @contextmanager
-def twice_differentiable() -> Iterator[None]:
-    """Attention by plain matrix products: torch's fused kernels have no second derivative."""
+def differentiable(order: int = 2) -> Iterator[None]:
+    """Forward passes that can be differentiated ``order`` times.
+
+    Attention by plain matrix products, since torch's fused kernels have no second derivative; for third derivatives
+    also normalisation by plain operations, since torch's own is wrong there (`derivatives/plain_norms.py`).
+    """
     fused = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with sdpa_kernel(SDPBackend.MATH):
+        with sdpa_kernel(SDPBackend.MATH), PlainNorms() if order > 2 else nullcontext():
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fused)
@@ -64,11 +69,15 @@ def trace(model: SplitModel, sites: Sequence[Site], x: Float[Tensor, "n ..."]) -
 
 
 def logits_at(
-    model: SplitModel, site: Site, x: Float[Tensor, "n ..."], move: Float[Tensor, "n g r c"]
+    model: SplitModel,
+    site: Site,
+    x: Float[Tensor, "n ..."],
+    move: Float[Tensor, "n g r c"],
+    order: int = 2,
 ) -> Float[Tensor, "n k"]:
     """Logits of each example when its own weights at the site (or its pixels) are moved by ``move``.
 
-    Differentiable in ``move`` as often as the network's operations allow.
+    Differentiable in ``move`` ``order`` times, where the network's operations allow.
     """
     called = False
 
@@ -77,13 +86,13 @@ def logits_at(
         called = True
         return site.moved(o, a, move)
 
-    logits = _forward(model, [site], x, add)
+    logits = _forward(model, [site], x, add, order)
     if not called:
         raise _never_called(site)
     return logits
 
 
-def _forward(model: SplitModel, sites: Sequence[Site], x: Tensor, change: Change) -> Tensor:
+def _forward(model: SplitModel, sites: Sequence[Site], x: Tensor, change: Change, order: int = 2) -> Tensor:
     """The plain network's logits, each site's output replaced by ``change(site, input, output)``."""
     rows = len(x)
 
@@ -98,7 +107,7 @@ def _forward(model: SplitModel, sites: Sequence[Site], x: Tensor, change: Change
         return hook
 
     with ExitStack() as stack, torch.enable_grad():
-        stack.enter_context(twice_differentiable())
+        stack.enter_context(differentiable(order))
         by_name = {site.name: site for site in sites}
         head = by_name.get(model.head_name)
         for site in sites:
@@ -143,20 +152,28 @@ def called_layers(model: SplitModel) -> list[str]:
     return [site.name for site in sites if site.name in called]
 
 
+@torch.enable_grad()
 def check_ownership(model: SplitModel, sites: Sequence[Site]) -> None:
     """Raise InputError unless each site's rows belong to the images in order.
 
-    Two random images: the logits of the first must not move with the part of the output that is the second's.
+    Two random images: the logits of neither may move with the part of the output that is the other's.
     """
     draw = torch.Generator().manual_seed(0)
     x = model.place(torch.rand(2, *model.sample_shape, generator=draw))
     traced = trace(model, sites, x)
     named = [(site.name, o) for site in sites for o in traced.outputs[site.name]]
-    pulls = torch.autograd.grad(
-        traced.logits[0].sum(), [o for _, o in named], allow_unused=True, materialize_grads=True
-    )
-    for (name, o), pull in zip(named, pulls, strict=True):
-        if bool(pull[len(o) // 2 :].any()):
+    if not traced.logits.requires_grad:
+        shown = ", ".join(repr(site.name) for site in sites)
+        raise InputError(f"the output of layer {shown} never reaches the logits: all its derivatives are 0")
+    outputs = [o for _, o in named]
+    for image in (0, 1):
+        pulls = torch.autograd.grad(
+            traced.logits[image].sum(), outputs, allow_unused=True, materialize_grads=True, retain_graph=True
+        )
+        for (name, o), pull in zip(named, pulls, strict=True):
+            half = len(o) // 2
+            if not bool((pull[half:] if image == 0 else pull[:half]).any()):
+                continue
             raise InputError(
                 f"layer {name!r} does not keep the images apart along its first axis (sequence first?): the "
                 "derivatives of one image cannot be told from another's. Choose a layer whose first axis is the batch"

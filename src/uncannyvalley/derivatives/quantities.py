@@ -48,7 +48,7 @@ QUANTITIES = {
         ),
     )
 }
-"""At the head these are the measures trace, relative_sharpness, top_eigenvalue and third_order in closed form."""
+"""At the head the relative ones are the measures log_relative_sharpness, log_top_eigenvalue and log_third_order."""
 
 
 def quantity_named(name: str) -> Quantity:

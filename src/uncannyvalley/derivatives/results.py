@@ -17,6 +17,8 @@ Method = Literal["exact", "estimate"]
 
 TOLERANCE = 0.05
 BACKWARDS = 200
+FEWEST_BACKWARDS = 10
+"""With fewer backward passes no estimate could tell its own error."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class Estimate:
                (of top_eigenvalue: the Lanczos residual, within which an eigenvalue lies)
     dropped    share of the class weights that were probed instead of summed, or None
     how        "class gradients", "Hessian products", "class probes", "Hutch++", "Lanczos" or "probes"
-    backwards  backward passes over the batch that it took, all chunks together
+    backwards  backward passes that it took, all chunks together; an estimate's for one chunk are within Effort's
     """
 
     layer: str
@@ -58,7 +60,7 @@ class Effort:
             raise InputError(
                 f"tolerance is a relative standard error between 0 and 1, got {self.tolerance!r}; write 0.05 for 5 %"
             )
-        check_count("backwards", self.backwards, 1)
+        check_count("backwards", self.backwards, FEWEST_BACKWARDS)
         check_count("seed", self.seed, 0)
 
 
@@ -84,7 +86,14 @@ def joined(ones: Sequence[Estimate]) -> Estimate:
 
     def together(field: str) -> Tensor | None:
         values = [getattr(one, field) for one in ones]
-        return None if any(value is None for value in values) else torch.cat(values).cpu()
+        if all(value is None for value in values):
+            return None
+        # NaN for a chunk that was measured another way, where the field means nothing
+        filled = [
+            torch.full_like(one.value, torch.nan) if value is None else value
+            for one, value in zip(ones, values, strict=True)
+        ]
+        return torch.cat(filled).cpu()
 
     first = ones[0]
     return Estimate(

@@ -21,16 +21,16 @@ WALTER = "Walter et al. 2024, arXiv 2405.16918"
 def log_class_variance(probe: Probe) -> Float[Tensor, "n"]:
     """log Var_p(w) = log ½ Σ_{s,s'} p_s p_s' |w_s − w_s'|².
 
-    Up to 2048 classes by pairs, all terms positive: with q from the top class t,
-    m + log(p_t Σ q_s D_st + e^m ½ qᵀDq). For vocabularies, where D does not fit,
+    Up to 2048 classes by pairs, all terms positive, so that a product in W's own number type keeps its digits: with q
+    from the top class t, m + log(p_t Σ q_s D_st + e^m ½ qᵀDq). For vocabularies, where D does not fit,
     m + log(Σ q_s |v_s|² − e^m |Σ q_s v_s|²) with v_s = w_s − w_t, accumulated in float64.
     """
     softmax, head = probe.softmax, probe.head
     weights = softmax.weights
     if head.is_pairwise:
-        distances = head.squared_distances
+        distances = head.rounded_distances
         to_top = (weights * distances[softmax.top]).sum(dim=1)
-        among_others = ((weights @ distances) * weights).sum(dim=1) / 2
+        among_others = ((weights.to(distances) @ distances) * weights).sum(dim=1) / 2
         variance = softmax.log_top.exp() * to_top + softmax.scale * among_others
     else:
         top_rows = head.weight[softmax.top].double()
@@ -42,13 +42,15 @@ def log_class_variance(probe: Probe) -> Float[Tensor, "n"]:
     return softmax.log_scale + variance.log()
 
 
-@measure("log_geometry", unit="log", order=2, reference="design: log κ = log Gini + 2 log|φ| + log g")
+@measure(
+    "log_geometry", unit="log", order=2, version=2, reference="design: log κ = log Gini + 2 log|φ| + log g"
+)  # fmt: skip
 def log_geometry(probe: Probe) -> Float[Tensor, "n"]:
     """log of the mean of ½|w_s − w_s'|² under weights p_s p_s', s ≠ s'; W alone bounds it."""
     return probe.once(log_class_variance) - probe.softmax.log_gini
 
 
-@measure("log_relative_sharpness", unit="log", order=2, reference=PETZKA)
+@measure("log_relative_sharpness", unit="log", order=2, version=2, reference=PETZKA)
 def log_relative_sharpness(probe: Probe) -> Float[Tensor, "n"]:
     """log κ, κ = Σ_{s,s'} ⟨w_s, w_s'⟩ Tr H_{ss'} = |φ|² Var_p(w)."""
     return 2 * probe.log_feature_norm + probe.once(log_class_variance)
