@@ -31,13 +31,15 @@ class RankedClasses:
     @classmethod
     def of(cls, logits: Float[Tensor, "n k"]) -> "RankedClasses":
         softmax = TopClassSoftmax.of(logits)
-        behind_all = softmax.weights.scatter(1, softmax.top[:, None], -1.0)
+        # by whole 1e-5 nats, equal ones by number: float noise must not decide who is summed and who is probed
+        ranks = (softmax.weights.log() * 1e5).round().clamp(min=-1e9)
+        behind_all = ranks.scatter(1, softmax.top[:, None], -torch.inf)
         order = behind_all.argsort(dim=1, descending=True, stable=True)[:, :-1]
         return cls(order, softmax.top, replace(softmax, weights=softmax.weights.gather(1, order)))
 
     @property
     def weights(self) -> Float[Tensor, "n c"]:
-        """q_s, descending from 1."""
+        """q_s, descending from 1 (where they are equal within 1e-5 nats, by class)."""
         return self.softmax.weights
 
     def pull(self, amounts: Float[Tensor, "n c"], like: Float[Tensor, "n k"]) -> Float[Tensor, "n k"]:

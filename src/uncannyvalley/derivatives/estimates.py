@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from scipy.stats import t as student
 from torch import Tensor
 
@@ -19,6 +19,13 @@ from uncannyvalley.measures.lanczos import largest_by_lanczos
 
 MIN_PROBES = 16
 """Probes before a row may stop: the spread of fewer says too little."""
+
+QUADRATIC = 3.0
+"""A quadratic form in signs of rank r has a spread known as well as that of count/(1 + 6/r) normal samples; rank 3 is
+taken for the small ones met here."""
+
+CUBIC = 10.0
+"""|D³ℓ[u, v, ·]|² is of fourth order in signs: its spread is known worse (measured by coverage)."""
 
 FEWEST_PROBES = 6
 """Probes where only few backwards are allowed: summing one more class tells more than one more probe."""
@@ -35,9 +42,13 @@ class Estimated(NamedTuple):
 
 
 class RunningMean:
-    """Mean of samples that come one by one; a row is left out from when it has stopped."""
+    """Mean of samples that come one by one; a row is left out from when it has stopped.
 
-    def __init__(self, like: Float[Tensor, "n"]) -> None:
+    ``wildness`` says how badly the spread of the samples is known: by count/wildness degrees of freedom.
+    """
+
+    def __init__(self, like: Float[Tensor, "n"], wildness: float) -> None:
+        self._wildness = wildness
         self._count = torch.zeros_like(like)
         self.mean = torch.zeros_like(like)
         self._spread = torch.zeros_like(like)
@@ -51,12 +62,8 @@ class RunningMean:
 
     @property
     def stderr(self) -> Float[Tensor, "n"]:
-        """s/√count, widened so that ± 1.96 of it is Student's 95 % interval.
-
-        With a third of the degrees of freedom: a sample is a quadratic form in signs, and the spread of one of rank r
-        is known as well as that of count/(1 + 6/r) normal samples. Rank 3 is taken for the small ones met here.
-        """
-        free = ((self._count - 1) / 3).clamp(min=1)
+        """s/√count, widened so that ± 1.96 of it is Student's 95 % interval."""
+        free = ((self._count - 1) / self._wildness).clamp(min=1)
         quantile = torch.as_tensor(student.ppf(0.975, free.cpu().numpy())).to(free)
         variance = self._spread / (self._count - 1).clamp(min=1)
         return (variance / self._count.clamp(min=1)).sqrt() * quantile / 1.96
@@ -69,18 +76,17 @@ def probe_until(
     sample: Callable[[], Float[Tensor, "n"]],
     known: Float[Tensor, "n"],
     tolerance: float,
-    probes: int | Int[Tensor, "n"],
+    probes: int,
+    wildness: float = QUADRATIC,
 ) -> Estimated:
     """``known`` + mean of samples, until each row's standard error is below ``tolerance`` of its value.
 
-    ``probes`` are the most of each row. Looked at only when the number of probes has grown by half: a look at every probe would stop at lucky ones.
+    Looked at only when the number of probes has grown by half: a look at every probe would stop at lucky ones.
     """
-    running = RunningMean(known)
-    most = torch.as_tensor(probes, device=known.device).expand(len(known))
-    next_look = min(MIN_PROBES, int(most.min()))
-    for count in range(1, int(most.max()) + 1):
+    running = RunningMean(known, wildness)
+    next_look = MIN_PROBES
+    for count in range(1, probes + 1):
         running.add(sample())
-        running.stop_where(most <= count)
         if count == next_look:
             running.stop_where(running.stderr <= tolerance * (known + running.mean).abs())
             next_look += next_look // 2
@@ -105,8 +111,8 @@ def trace_by_classes(
     classes = RankedClasses.of(traced.logits.detach())
     gradients = SiteGradients(traced, [site], [relative])
     weights, softmax = classes.weights, classes.softmax
-    fewest = min(MIN_PROBES, max(FEWEST_PROBES, backwards // 4))
-    most = max(1, min(weights.shape[1], backwards - fewest - 2))
+    probes = max(FEWEST_PROBES, backwards // 3)  # of the budget alone: no row's share may depend on another's
+    most = min(weights.shape[1], backwards - 2 - probes)
     share = weights / weights.sum(1, True)
     behind = 1 - share.cumsum(dim=1)  # what the classes after each rank hold
     kept = (behind > tolerance).sum(dim=1).add(1).clamp(max=most)
@@ -131,10 +137,11 @@ def trace_by_classes(
     draw = torch.Generator().manual_seed(seed)
 
     def sample() -> Tensor:
-        amounts = rest.sqrt() * signs((weights.shape[1],), draw, rest)
+        by_class = signs((traced.logits.shape[1],), draw, rest)  # not by rank: near ties may swap theirs
+        amounts = rest.sqrt() * by_class[classes.order]
         return squared(amounts - amounts.sum(1, True) * mean)
 
-    found = probe_until(sample, total, tolerance, backwards - 2 - kept)
+    found = probe_until(sample, total, tolerance, probes)
     return found, softmax.log_scale, (rest / weights.sum(1, True)).sum(dim=1), gradients.backwards
 
 
@@ -183,6 +190,6 @@ def third_norm_by_probes(loss: LossAt, tolerance: float, backwards: int, seed: i
         u, v = (signs((loss.size,), draw, loss.gradient).expand(rows, -1) for _ in range(2))
         return loss.third_product(u, v).detach().double().square().sum(dim=1)
 
-    square = probe_until(sample, torch.zeros_like(loss.log_scale), 2 * tolerance, (backwards - 1) // 2)
+    square = probe_until(sample, torch.zeros_like(loss.log_scale), 2 * tolerance, (backwards - 1) // 2, CUBIC)
     norm = square.value.sqrt()
     return Estimated(norm, square.stderr / (2 * norm))
