@@ -19,7 +19,7 @@ from uncannyvalley.types import gap_to_others
 MAX_EXACT_SIZE = 4096
 """Coordinates of a block whose Hessian is formed column by column."""
 
-MAX_EXACT_THIRD = 64
+MAX_EXACT_THIRD = 128
 """Coordinates of a block whose third derivative is formed."""
 
 _EXPONENTIAL_BELOW = -36.0

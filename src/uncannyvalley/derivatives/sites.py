@@ -104,14 +104,16 @@ class Site:
         self, patches: Float[Tensor, "n g c l"], pull: Tensor, metrics: Collection[bool]
     ) -> dict[bool, Float[Tensor, "n p"]]:
         """∂/∂E at W + E (False) and at W + R E (True) of something whose gradient at the output is ``pull``."""
-        columns = self.columns(pull)
+        wide = torch.promote_types(pull.dtype, torch.float32)  # products of half floats keep three digits
+        columns, patches = self.columns(pull).to(wide), patches.to(wide)
         rows, places = columns.shape[2:]
         found = {}
         if False in metrics:
             found[False] = columns @ patches.mT
         if True in metrics:  # whichever product is the smaller
             by_weights = False in metrics and rows < places
-            found[True] = self.root.mT @ found[False] if by_weights else (self.root.mT @ columns) @ patches.mT
+            root = self.root.to(wide).mT
+            found[True] = root @ found[False] if by_weights else (root @ columns) @ patches.mT
         return {metric: gradient.flatten(1) for metric, gradient in found.items()}
 
 
