@@ -14,7 +14,7 @@ from torch import Tensor
 
 from uncannyvalley.derivatives.passes import Traced
 from uncannyvalley.derivatives.quantities import Quantity
-from uncannyvalley.derivatives.sites import Site
+from uncannyvalley.derivatives.sites import Site, shortened
 from uncannyvalley.measures.eigenvalue import log_largest_of_gram
 from uncannyvalley.measures.third_cumulant import log_cumulant_of_gram
 from uncannyvalley.softmax import TopClassSoftmax
@@ -62,11 +62,14 @@ class SiteGradients:
         self._metrics = metrics
         self._sites = sites
         self._outputs = [traced.outputs[site.name][0] for site in sites]
-        self._patches = {site.name: site.patches(traced.inputs[site.name][0]) for site in sites}
+        self._patches = {site.name: shortened(site.patches(traced.inputs[site.name][0])) for site in sites}
         self.backwards = 0
 
     def __call__(self, cotangent: Float[Tensor, "n k"]) -> dict[tuple[str, bool], Float[Tensor, "n p"]]:
-        """Gradient of ⟨cotangent, z⟩ in each example's own weights, by (site, whether relative)."""
+        """Gradient of ⟨cotangent, z⟩ in each example's own weights, by (site, whether relative).
+
+        In coordinates that keep inner products, and are fewer where the layer acts at few places (``shortened``).
+        """
         pulls = torch.autograd.grad(
             self._traced.logits, self._outputs, cotangent, retain_graph=True, materialize_grads=True,
             allow_unused=True,

@@ -117,6 +117,22 @@ class Site:
         return {metric: gradient.flatten(1) for metric, gradient in found.items()}
 
 
+def shortened(patches: Float[Tensor, "n g c l"]) -> Float[Tensor, "n g e l"]:
+    """P' of l rows with P'ᵀP' = PᵀP, where that is much shorter than P: gradients pull P'ᵀ keep all inner products.
+
+    By a Cholesky factor in float64, whose jitter (1e-13 of the mean) lies far below float32; float64 networks keep P.
+    """
+    columns, places = patches.shape[2:]
+    if patches.dtype == torch.float64 or 2 * places > columns:
+        return patches
+    exact = patches.double()
+    gram = exact.mT @ exact
+    diagonal = gram.diagonal(dim1=-2, dim2=-1)
+    jitter = 1e-13 * diagonal.mean(dim=-1, keepdim=True) + torch.finfo(torch.float64).tiny
+    factor, failed = torch.linalg.cholesky_ex(gram + torch.diag_embed(jitter.expand_as(diagonal)))
+    return patches if bool(failed.any()) else factor.mT.to(patches)
+
+
 def _unfolded(layer: nn.Conv1d | nn.Conv2d | nn.Conv3d, a: Tensor) -> Float[Tensor, "n g c l"]:
     """im2col for any number of dimensions, padding mode, stride, dilation and groups; differentiable twice."""
     mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
