@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from head_cost import arguments, leaning_features, print_table, random_head, ratio_medians
+from head_cost import leaning_features, random_head
 from recording_cost import machine
 from safetensors.torch import load_file
+from timing import arguments, print_table, ratio_medians
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -235,7 +236,7 @@ def main() -> None:
     net = conv_net(1000, images)
     gelu = nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.GELU(), nn.Linear(32, 10)).eval()
     rows = [
-        *estimates("a  class probes", net, images, "2", (8, 20, 50, 150), 0.01, options.rounds),
+        *estimates("a  class probes", net, images, "2", (10, 20, 50, 150), 0.01, options.rounds),
         *token_subsets(options.rounds),
         *low_rank_heads(options.shared, options.rounds),
         *estimates("d  GELU layer", gelu, digits, "1", (30, 60, 120, 240), 1e-3, options.rounds),

@@ -22,8 +22,8 @@ from typing import NamedTuple
 
 import torch
 from approximations import transformer_costs
-from head_cost import Compared, Outcome, arguments, cell, console, is_able, print_table, timed
 from recording_cost import machine
+from timing import Compared, Outcome, arguments, cell, console, is_able, print_table, timed
 from torch import Tensor, nn
 from torch.func import functional_call, jacrev, vmap
 from torch.nn import functional as F
