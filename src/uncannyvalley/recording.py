@@ -9,12 +9,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from uncannyvalley.checks import check_count, check_ids, check_images, check_labels
+from uncannyvalley.checks import check_count, check_ids, check_labels
 from uncannyvalley.derivatives.layer_measures import with_layers
 from uncannyvalley.errors import InputError
 from uncannyvalley.measures import read, resolve
 from uncannyvalley.probe import Prober
-from uncannyvalley.splitting import SplitModel, split
+from uncannyvalley.splitting import SplitModel, split_for
 from uncannyvalley.trajectory import TARGET_FIELD, Trajectory, trajectory_schema
 from uncannyvalley.types import Attack, Measure, Probe
 from uncannyvalley.walking import MaskingGuard, Recording, walk
@@ -174,12 +174,7 @@ def record(
     The rows of an example depend on that example, the seed and its id, not on batch size or order
     (beyond float error). Returns a Trajectory on the CPU. Raises InputError for input that cannot be used.
     """
-    x = check_images(x)
-    y = check_labels(y, len(x))
-    split_model = model if isinstance(model, SplitModel) else split(model, x)
-    split_model.check_fresh()
-    split_model.check_accepts(x)
-    y = check_labels(y, len(x), split_model.classes)
+    split_model, x, y = split_for(model, x, y)
     ids = check_ids(ids, len(x))
     target = check_target(target, y, attack, split_model.classes)
     chosen = resolve(with_layers(split_model, measures))

@@ -5,10 +5,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from uncannyvalley.checks import check_evaluation_mode, check_images, check_logits
+from uncannyvalley.checks import check_evaluation_mode, check_images, check_labels, check_logits
 from uncannyvalley.errors import InputError
 from uncannyvalley.find_head import find_head, tensor_of
 from uncannyvalley.head import Head
@@ -93,6 +93,11 @@ class SplitModel:
         layout = torch.channels_last if self.channels_last else torch.contiguous_format
         return x.to(self.device, self.dtype).contiguous(memory_format=layout)
 
+    def logits_of(self, x: Float[Tensor, "n ..."], batch_size: int = 256) -> Float[Tensor, "n k"]:
+        """Logits of any number of images, on the CPU and without gradients."""
+        with torch.no_grad():
+            return torch.cat([self(self.place(part)).cpu() for part in x.split(batch_size)])
+
     def check_accepts(self, x: Float[Tensor, "n ..."]) -> None:
         """Raise InputError where the network fails on images of another shape than its sample's."""
         if tuple(x.shape[1:]) != self.sample_shape:
@@ -159,6 +164,21 @@ def split(
         prepared.body, prepared.module, body, weight_and_bias, name, prepared.kept_any, tuple(map(str, prepared.notes)),
         device, dtype, prepared.channels_last, tuple(rows.shape[1:]), weakref.ref(net), _weights_state(net),
     )  # fmt: skip
+
+
+def split_for(
+    net: nn.Module | SplitModel, x: object, y: object, *, prepare: bool = True
+) -> tuple[SplitModel, Float[Tensor, "n ..."], Int[Tensor, "n"]]:
+    """``net`` split (on ``x``, unless it is split already), with images and labels checked against it.
+
+    Raises InputError for images, labels or networks that cannot be used, and for weights that changed since the split.
+    """
+    images = check_images(x)
+    check_labels(y, len(images))
+    model = net if isinstance(net, SplitModel) else split(net, images, prepare=prepare)
+    model.check_fresh()
+    model.check_accepts(images)
+    return model, images, check_labels(y, len(images), model.classes)
 
 
 def _weights_state(net: nn.Module) -> tuple[tuple[int, int], ...]:

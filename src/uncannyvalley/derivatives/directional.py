@@ -8,13 +8,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from uncannyvalley.checks import check_images, check_labels
 from uncannyvalley.derivatives.curved import scaled_loss
 from uncannyvalley.derivatives.linearity import check_twice_differentiable, second_derivative
 from uncannyvalley.derivatives.passes import check_ownership, logits_at
 from uncannyvalley.derivatives.sites import Site, find_site
 from uncannyvalley.errors import InputError
-from uncannyvalley.splitting import SplitModel, split
+from uncannyvalley.splitting import SplitModel, split_for
 from uncannyvalley.types import gap_to_others
 
 CHUNK_ROWS = 64
@@ -42,11 +41,7 @@ def directional_derivative(
     >>> directional_derivative(net, torch.rand(2, 1, 2, 2), torch.tensor([0, 1]), "1", torch.ones(3, 4)).shape
     torch.Size([2])
     """
-    x = check_images(x)
-    model = net if isinstance(net, SplitModel) else split(net, x, prepare=False)
-    model.check_fresh()
-    model.check_accepts(x)
-    y = check_labels(y, len(x), model.classes)
+    model, x, y = split_for(net, x, y, prepare=False)
     if order not in (1, 2, 3):
         raise InputError(f"order must be 1, 2 or 3, got {order!r}")
     site = find_site(model, layer)

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from uncannyvalley.checks import check_count, check_images, check_labels
+from uncannyvalley.checks import check_count
 from uncannyvalley.derivatives import estimates
 from uncannyvalley.derivatives.class_gradients import bytes_for_each_image, exact_quantities
 from uncannyvalley.derivatives.curved import LossAt, exact_quantity
@@ -23,7 +23,7 @@ from uncannyvalley.derivatives.results import (
     scaled_back,
 )  # fmt: skip
 from uncannyvalley.derivatives.sites import Site, find_site
-from uncannyvalley.splitting import SplitModel, split
+from uncannyvalley.splitting import SplitModel, split_for
 
 CHUNK_BYTES = 2**29
 """Memory that one chunk of images may take: activations kept for backward passes, and gradients."""
@@ -71,11 +71,7 @@ def curvature(
     torch.Size([2])
     """
     effort = Effort(method, tolerance, backwards, seed)
-    x = check_images(x)
-    model = net if isinstance(net, SplitModel) else split(net, x, prepare=False)
-    model.check_fresh()
-    model.check_accepts(x)
-    y = check_labels(y, len(x), model.classes)
+    model, x, y = split_for(net, x, y, prepare=False)
     site, asked = find_site(model, layer), quantity_named(quantity)
     if asked.relative:
         _ = site.weight  # the input has none: say so before any work

@@ -98,8 +98,7 @@ def certify_images(
     constant = lipschitz_bound(model)
     certified = certify(model, x, y, lipschitz=constant)
     sampled = sampled_lipschitz(model, x[:SAMPLED_IMAGES])
-    with torch.no_grad():
-        logits = torch.cat([model(model.place(part)).cpu() for part in x.split(256)])
+    logits = model.logits_of(x)
     correct = logits.argmax(dim=1) == y
     margin = tsuzuku_radius(logits, _on_cpu(model.head), constant).where(correct, 0.0)
     counter = progress("attack", RADII * len(x)) if progress and attack else None

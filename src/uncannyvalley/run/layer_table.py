@@ -103,9 +103,7 @@ def _table(
     *,
     estimated: bool,
 ) -> LayerTable:
-    with torch.no_grad():
-        logits = torch.cat([model(model.place(part)).cpu() for part in x.split(256)])
-    softmax = TopClassSoftmax.of(logits)
+    softmax = TopClassSoftmax.of(model.logits_of(x))
     count, layers = len(x), len(names)
 
     def each_layer(values: torch.Tensor) -> np.ndarray:

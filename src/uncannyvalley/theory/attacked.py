@@ -8,11 +8,11 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from uncannyvalley.attacks import gradient_walk, pgd
-from uncannyvalley.checks import check_count, check_images, check_labels
+from uncannyvalley.checks import check_count
 from uncannyvalley.measures import resolve
 from uncannyvalley.measures.zeroth import margin
 from uncannyvalley.probe import Prober
-from uncannyvalley.splitting import SplitModel, split
+from uncannyvalley.splitting import SplitModel, split_for
 from uncannyvalley.theory.bound import Bound
 from uncannyvalley.types import Attack
 from uncannyvalley.walking import Recording, walk
@@ -43,9 +43,7 @@ def attacked_radius(
 
     Raises InputError for input that cannot be used.
     """
-    x = check_images(x)
-    model = net if isinstance(net, SplitModel) else split(net, x)
-    y = check_labels(y, len(x), model.classes)
+    model, x, y = split_for(net, x, y)
     check_count("steps", steps, 1)
     largest = 0.16 * math.sqrt(x[0].numel())
     radii = [largest / 1.6**place for place in reversed(range(RADII))]

@@ -6,12 +6,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from uncannyvalley.checks import check_count, check_images, check_labels, check_logits
+from uncannyvalley.checks import check_count, check_logits
 from uncannyvalley.errors import InputError
 from uncannyvalley.head import Head
-from uncannyvalley.splitting import SplitModel
+from uncannyvalley.splitting import SplitModel, split_for
 from uncannyvalley.theory.bound import Bound
-from uncannyvalley.theory.lipschitz import Lipschitz, as_exact, as_split, lipschitz_bound
+from uncannyvalley.theory.lipschitz import Lipschitz, as_exact, lipschitz_bound
 from uncannyvalley.theory.operator_norm import matrix_norm
 
 _BATCH = 64
@@ -83,11 +83,8 @@ def certify(
     >>> certify(net, torch.rand(2, 1, 2, 2), torch.tensor([0, 1])).side
     'lower'
     """
-    x = check_images(x)
-    model = as_split(net, x)
-    y = check_labels(y, len(x), model.classes)
+    model, x, y = split_for(net, x, y, prepare=False)
     size = _BATCH if batch_size is None else check_count("batch_size", batch_size, 1)
-    model.check_accepts(x)
     if lipschitz is None:
         lipschitz = lipschitz_bound(model)
     exact = as_exact(model)
