@@ -137,6 +137,28 @@ def test_certify_keeps_certified_and_estimated_apart(tmp_path: Path) -> None:
     assert "PGD" not in shown
 
 
+def test_an_estimate_alone_certifies_nothing() -> None:
+    found = json.loads(
+        in_process("certify", "--limit", "4", "--estimate-only", "--steps", "2", "--json").stdout
+    )
+    assert {row["status"] for row in found["radii"]} == {"estimated, no promise", "found"}
+    assert found["lipschitz"]["certified"] is None
+    assert found["violations"] is None
+    shown = in_process("certify", "--limit", "4", "--estimate-only", "--no-attack").stdout
+    assert "certified none" in shown
+
+
+def test_a_model_that_is_right_nowhere_has_no_radii(tmp_path: Path) -> None:
+    file = tmp_path / "lost.py"
+    file.write_text(
+        "from torch import nn\nfrom uncannyvalley import zoo\n"
+        "def build():\n    net = zoo.demo()\n    net[-1].bias = nn.Parameter(net[-1].bias.detach() - 1e6)\n"
+        "    net[-1].bias.data[9] = 1e6\n    return net\n"
+    )
+    ended = in_process("certify", "--model", f"{file}:build", "--limit", "3", "--no-attack", code=2)
+    assert "none of the 3 images is classified correctly" in ended.stderr
+
+
 def test_the_bound_stands_over_a_recorded_walk(tmp_path: Path) -> None:
     run = tmp_path / "run"
     in_process("record", "--eps", "0.3", "--steps", "4", "--limit", "8", "--no-controls", "--out", run)

@@ -325,3 +325,17 @@ def test_sampling_finds_the_norm_of_a_linear_network_and_is_reproducible() -> No
     assert found == sampled_lipschitz(net, images(40), iterations=60, seed=3)
     flat = sampled_lipschitz(Body(lambda x: torch.zeros_like(x)).eval(), images())
     assert flat == Lipschitz(0.0, "estimated", (), flat.assumptions)
+
+
+def test_sampling_follows_attention_which_has_no_rule() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Flatten(2), nn.TransformerEncoderLayer(64, 4, 32, dropout=0.0, batch_first=True), nn.Flatten(),
+        nn.Linear(3 * 64, 3),
+    ).double().eval()  # fmt: skip
+    x = images()[:4].double()
+    jacobian = torch.autograd.functional.jacobian(lambda one: net[:3](one[None])[0], x[0])
+    slope = largest(jacobian.flatten(1))
+    assert sampled_lipschitz(net, x[:1], iterations=60).value == pytest.approx(slope, rel=0.05)
+    with pytest.raises(uv.InputError, match="estimate-only"):
+        lipschitz_bound(net, x)

@@ -11,6 +11,7 @@ from torch import Tensor, fx, nn
 from torch.nn.utils import parametrize
 
 from uncannyvalley.checks import check_count, check_images
+from uncannyvalley.derivatives.passes import differentiable
 from uncannyvalley.errors import InputError
 from uncannyvalley.prepare import detached_copy
 from uncannyvalley.splitting import SplitModel, split
@@ -170,7 +171,8 @@ def _local_slopes(
 ) -> Float[Tensor, "n"]:
     """|J v| of the last unit direction v; J v as the derivative of Jᵀu in u, so one graph serves all."""
     x = x.detach().clone().requires_grad_()
-    features = model.features(x)
+    with differentiable():
+        features = model.features(x)
     if not features.requires_grad:
         return x.new_zeros(len(x))
     dual = torch.zeros_like(features, requires_grad=True)

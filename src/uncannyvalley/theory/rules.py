@@ -43,7 +43,7 @@ class Call:
 
     def refusal(self, reason: str) -> InputError:
         return InputError(
-            f"no certified Lipschitz rule for {self.name}: {reason}. Use sampled_lipschitz(net, x) for an estimate, "
+            f"no certified Lipschitz rule for {self.name}: {reason}. Use sampled_lipschitz(net, x) or uncanny certify --estimate-only for an estimate, "
             "or replace the operation by one with a rule"
         )
 

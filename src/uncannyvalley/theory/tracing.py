@@ -60,7 +60,7 @@ def trace(model: SplitModel) -> Traced:
         raise InputError(
             "torch.export cannot trace the network, so no Lipschitz constant can be certified "
             f"({type(error).__name__}: {first_line}). Remove steps that depend on pixel values, or use "
-            "sampled_lipschitz for an estimate"
+            "sampled_lipschitz (or uncanny certify --estimate-only) for an estimate"
         ) from error
     return _as_traced(exported)
 
