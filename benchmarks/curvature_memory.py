@@ -4,7 +4,6 @@ python benchmarks/curvature_memory.py [--shared ../shared] [--images 64 700]
 """
 
 import argparse
-import importlib.util
 import resource
 import subprocess
 import sys
@@ -13,7 +12,7 @@ from pathlib import Path
 import torch
 
 import uncannyvalley
-from uncannyvalley import data
+from uncannyvalley import data, zoo
 
 
 def peak() -> float:
@@ -23,10 +22,7 @@ def peak() -> float:
 
 def measure(shared: Path, count: int) -> None:
     torch.set_num_threads(1)
-    spec = importlib.util.spec_from_file_location("load_reference", shared / "models" / "load_reference.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    net = module.load("cifar10_resnet20")
+    net = zoo.load(f"{shared}/models/load_reference.py:load", {"name": "cifar10_resnet20"})
     images = data.load(f"parquet:{shared}/data/cifar10/test.parquet").first(count)
     before = peak()
     uncannyvalley.curvature(net, images[:], images.labels, "8.main.0", "top_eigenvalue")

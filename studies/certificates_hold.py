@@ -10,10 +10,9 @@ largest ratio of a loss change to its bound.
 """
 
 import argparse
-import importlib.util
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 import uncannyvalley as uv
-from uncannyvalley import data
+from uncannyvalley import data, zoo
 from uncannyvalley.run.bounding import NEEDED, bounds_along
 from uncannyvalley.theory.certificate import tsuzuku_radius
 from uncannyvalley.theory.loss_bound import head_diameter
@@ -33,13 +32,6 @@ NETWORKS = (
 )  # fmt: skip
 WALKED = 64
 """Images of the loss bound: 64 images, two walks of 80 steps, 10 240 perturbations a network."""
-
-
-def loader(shared: Path) -> Callable[[str], nn.Module]:
-    spec = importlib.util.spec_from_file_location("load_reference", shared / "models" / "load_reference.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.load
 
 
 def distances_by_ddn(net: nn.Module, x: Tensor, y: Tensor, steps: int) -> Tensor:
@@ -107,13 +99,18 @@ def main() -> None:
         f"{'network':24} {'right':>6} {'L':>10} {'sampled':>8} {'radius':>11} {'Tsuzuku':>11} {'attacked':>9} "
         f"{'rad./att.':>9} {'flipped inside':>14} | loss: {'tested':>6} {'above':>6} {'tightest':>9}"
     )
-    load = loader(given.shared)
     for name in given.networks:
         started = time.perf_counter()
         images = data.load(f"parquet:{given.shared}/data/{name.split('_')[0]}/test.parquet").first(
             given.images
         )
-        cells = radii(load(name), images[:], images.labels, given.steps, given.peers is not None)
+        cells = radii(
+            zoo.load(f"{given.shared}/models/load_reference.py:load", {"name": name}),
+            images[:],
+            images.labels,
+            given.steps,
+            given.peers is not None,
+        )
         print(f"{name:24} " + " ".join(cells) + f"   ({time.perf_counter() - started:.0f} s)", flush=True)
 
 

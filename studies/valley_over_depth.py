@@ -9,8 +9,6 @@ clean image to the last step with a 95 % bootstrap interval; the figure shows it
 """
 
 import argparse
-import importlib.util
-from collections.abc import Callable
 from pathlib import Path
 
 import matplotlib
@@ -20,7 +18,7 @@ from matplotlib.figure import Figure
 from torch import nn
 
 import uncannyvalley as uv
-from uncannyvalley import data
+from uncannyvalley import data, zoo
 from uncannyvalley.derivatives.passes import called_layers
 from uncannyvalley.report.figures import ATTACK_COLOUR, CONTROL_COLOURS, STYLE
 
@@ -32,13 +30,6 @@ NETWORKS = {
     "cifar10_cnn_a_adv": (32 / 255, "robust, larger ball"),
 }
 QUANTITY = "log_relative_sharpness_per_gini"
-
-
-def loader(shared: Path) -> Callable[[str], nn.Module]:
-    spec = importlib.util.spec_from_file_location("load_reference", shared / "models" / "load_reference.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.load
 
 
 def changes(trajectory: uv.Trajectory, names: list[str], chosen: np.ndarray) -> np.ndarray:
@@ -129,12 +120,18 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/valley_over_depth"))
     given = parser.parse_args()
     images = data.load(f"parquet:{given.shared}/data/cifar10/test.parquet").first(given.images)
-    load = loader(given.shared)
     results = {}
     for name in given.networks:
         eps, kind = NETWORKS[name]
         title = f"{name.removeprefix('cifar10_')}\n{kind}, {255 * eps:.0f}/255"
-        results[title] = study(name, eps, load(name), images[:], images.labels, given.steps)
+        results[title] = study(
+            name,
+            eps,
+            zoo.load(f"{given.shared}/models/load_reference.py:load", {"name": name}),
+            images[:],
+            images.labels,
+            given.steps,
+        )
     given.out.mkdir(parents=True, exist_ok=True)
     draw(results, given.out / "depth.png")
     print(f"\nfigure: {given.out / 'depth.png'}")
