@@ -15,7 +15,7 @@ from uncannyvalley.run.folder import RunFolder
 from uncannyvalley.run.request import Request, load_images, load_model
 from uncannyvalley.splitting import SplitModel, split
 from uncannyvalley.theory.lipschitz import Lipschitz, lipschitz_bound, sampled_lipschitz
-from uncannyvalley.theory.loss_bound import head_diameter, loss_change_bound
+from uncannyvalley.theory.loss_bound import head_diameter, loss_change_bound, tightness
 from uncannyvalley.trajectory import Trajectory
 
 NEEDED = (
@@ -54,7 +54,7 @@ class LossBounds:
                 bound = getattr(self, name)[moved, step]
                 row |= {
                     name: float(np.median(bound)),
-                    f"{name}_tightness": float(np.max(change / bound)),
+                    f"{name}_tightness": float(tightness(change, bound).max()),
                     f"{name}_broken": int((change > bound).sum()),
                 }
             rows.append(row)
