@@ -12,12 +12,14 @@ Names are imported when first used, so that ``import uncannyvalley`` does not im
 import importlib
 from typing import Any
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 
 _HOMES = {
     "split": "splitting",
     "SplitModel": "splitting",
     "record": "recording",
+    "observe": "observing",
+    "watch": "watching",
     "Trajectory": "trajectory",
     "phases": "analysis.phase_table",
     "diagnose": "analysis.smoothness",
@@ -35,7 +37,7 @@ _HOMES = {
     "Measure": "types",
     "Probe": "types",
 }
-_ROOMS = ("attacks", "measures", "objectives")
+_ROOMS = ("adversaries", "attacks", "measures", "objectives")
 
 __all__ = ["__version__", *_HOMES, *_ROOMS]
 

@@ -6,7 +6,7 @@ it, so our attacks climb log ℓ. With g = logsumexp_{s≠y} z_s − z_y, ℓ = 
 """
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from uncannyvalley.errors import InputError
@@ -38,3 +38,24 @@ def log_target_loss(probe: Probe) -> Float[Tensor, "n"]:
     if probe.target is None:
         raise InputError("a targeted objective needs target classes; pass target= (one a row)")
     return log_softplus(gap_to_others(probe.logits, probe.target))
+
+
+def margin(probe: Probe) -> Float[Tensor, "n"]:
+    """z_y − max_{s≠y} z_s in nats: negative where the prediction is wrong."""
+    return _lead(probe.logits, probe.y)
+
+
+def shortfall(probe: Probe, *, targeted: bool = False) -> Float[Tensor, "n"]:
+    """Nats that an attack lacks, negative once it has succeeded: the margin, or max_{s≠target} z_s − z_target."""
+    if not targeted:
+        return margin(probe)
+    if probe.target is None:
+        raise InputError("a targeted objective needs target classes; pass target= (one a row)")
+    return -_lead(probe.logits, probe.target)
+
+
+def _lead(logits: Float[Tensor, "n k"], which: Int[Tensor, "n"]) -> Float[Tensor, "n"]:
+    """By how much the logit of a class leads all others, in float64."""
+    exact = logits.double()
+    others = exact.scatter(1, which[:, None], -torch.inf).amax(dim=1)
+    return exact.gather(1, which[:, None]).squeeze(1) - others

@@ -61,29 +61,49 @@ def record_batch(
 ) -> pa.RecordBatch:
     """All walks of one batch as rows, sorted by example, restart and step."""
     seen: list[dict[str, np.ndarray]] = []
+    belongs: list[np.ndarray] = []
     for restart in range(recording.restarts):
         prober = Prober(model, x, y, target, attack.objective, aims=attack.targeted)
+        row = 0
         for row, probe in walk(prober, attack, recording, ids, restart, masking):
-            if recording.keeps(row, attack):
-                values = read(probe, recording.measures)
+            recorded = _recorded_rows(probe, recording.keeps(row, attack))
+            if recorded.any():
+                values = _hidden(read(probe, recording.measures), recorded)
                 seen.append(_index_columns(probe, restart, row, attack) | values | _kept(probe, recording))
+                belongs.append(recorded)
                 if observer is not None:
                     observer.see(restart, row, probe, values)
             if progress is not None:
                 progress(len(ids))
+        if progress is not None and row < recording.last_row(attack):  # all stopped: what is left is done too
+            progress(len(ids) * (recording.last_row(attack) - row))
     columns: dict[str, Any] = {
         name: np.stack([one[name] for one in seen], axis=1) for name in seen[0]
     }  # (n, restarts · rows, …): rows of one example stay together
     columns["example"] = np.repeat(np.asarray(ids, dtype=np.int64), len(seen)).reshape(len(ids), -1)
-    columns["run"] = None
-    count = len(ids) * len(seen)
+    chosen = np.stack(belongs, axis=1)
+    count = int(chosen.sum())
     arrays = [
         pa.DictionaryArray.from_arrays(pa.array(np.zeros(count, np.int32)), pa.array([run]))
         if one.name == "run"
-        else _arrow(columns[one.name], one, count)
+        else _arrow(columns[one.name][chosen], one, count)
         for one in schema
     ]
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+def _recorded_rows(probe: Probe, kept: bool) -> np.ndarray:
+    """Which rows of a probe belong to the record: all or none, unless rows stop one by one."""
+    if probe.recorded is not None:
+        return probe.recorded.cpu().numpy()
+    return np.full(len(probe.y), kept)
+
+
+def _hidden(values: dict[str, np.ndarray], recorded: np.ndarray) -> dict[str, np.ndarray]:
+    """Measures with NaN where nothing is recorded, so that no observer takes a point after the stop for a step."""
+    if recorded.all():
+        return values
+    return {name: np.where(recorded, one, np.nan) for name, one in values.items()}
 
 
 def _arrow(values: np.ndarray, one: pa.Field, count: int) -> pa.Array:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from uncannyvalley.best_so_far import best_so_far
 from uncannyvalley.errors import InputError, unknown_name
 
 METADATA_KEY = b"uncannyvalley"
@@ -49,9 +50,11 @@ class Trajectory:
     table   Arrow: run, example, restart, step, label, predicted, adversarial, (target,)
             distance_linf, distance_l2, then the other measures, float64, units in the field metadata
     about   what decided it: attack, settings, steps, rows, every, restarts, seed, classes, …
+    ids     all examples in their order, where some may have no row: a watched attack need not ask about each
     """
 
     table: pa.Table
+    ids: tuple[int, ...] | None = None
 
     @cached_property
     def about(self) -> dict[str, Any]:
@@ -60,14 +63,28 @@ class Trajectory:
             raise InputError("this table is no trajectory: it lacks the metadata that record() writes")
         return json.loads(metadata[METADATA_KEY])
 
+    def described(self, **more: Any) -> "Trajectory":
+        """The same rows with more said about them."""
+        metadata = {METADATA_KEY: json.dumps(self.about | more, sort_keys=True)}
+        return Trajectory(self.table.replace_schema_metadata(metadata), self.ids)
+
     @property
     def attack(self) -> str:
         return self.about["attack"]
 
     @property
     def rows(self) -> int:
-        """Rows of one walk: the clean point, a random start if there was one, and the steps."""
-        return self.about["rows"]
+        """Rows of one walk: the clean point, a random start if any, and the steps; or the most queries of an example."""
+        return self.about["rows"] if "rows" in self.about else self._most_rows
+
+    @cached_property
+    def _most_rows(self) -> int:
+        return int(self.table["step"].to_numpy().max()) + 1
+
+    @property
+    def is_observed(self) -> bool:
+        """Whether its rows are the queries of a watched attack, not the steps of a walk of ours."""
+        return bool(self.about.get("observed", False))
 
     @property
     def measures(self) -> tuple[str, ...]:
@@ -77,6 +94,8 @@ class Trajectory:
     @cached_property
     def examples(self) -> np.ndarray:
         """Ids of the examples, int64, in recorded order: the first axis of ``column``."""
+        if self.ids is not None:
+            return np.asarray(self.ids, dtype=np.int64)
         ids = self.table["example"].to_numpy()
         _, first = np.unique(ids, return_index=True)
         return ids[np.sort(first)]
@@ -89,6 +108,7 @@ class Trajectory:
     def column(self, name: str, restart: int = 0) -> np.ndarray:
         """float64 (examples, rows): row 0 the clean image, then the random start if any, then the steps.
 
+        Of a watched attack, row q is the example's query q, 0 its first.
         NaN where nothing was recorded: after an example stopped, or between the rows that
         ``every`` keeps. Also takes ``label``, ``predicted`` and ``adversarial`` (as 0 and 1).
         """
@@ -101,6 +121,15 @@ class Trajectory:
         values = self.table[name].to_numpy()
         filled[example, step] = values[chosen]
         return filled
+
+    def accepted(self, by: str = "margin") -> "Trajectory":
+        """The same walks with each row replaced by the best of its walk so far.
+
+        ``by`` is "margin" (lowest: what score-based attacks and restarts accept), or "distance_linf" or "distance_l2"
+        (smallest among adversarial rows: what attacks for the smallest perturbation accept). Rows that a query attack
+        tried and rejected are gone from this view; the rest of a trajectory never carries a value forward.
+        """
+        return Trajectory(best_so_far(self.table, by), self.ids)
 
     @cached_property
     def _index(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from uncannyvalley.head import Head
@@ -14,6 +14,7 @@ from uncannyvalley.softmax import TopClassSoftmax
 
 OBJECTIVE_GRAD = "objective_grad"
 LOG_LOSS_GRAD = "log_loss_grad"
+CONSTRAINT_GRAD = "constraint_grad"
 
 
 PerExample = Callable[["Probe"], Tensor]
@@ -36,6 +37,9 @@ class Probe:
     previous        the iterate that the last step was taken from, None at the first row of a walk
     log_loss_grad   ∂(log loss)/∂x, None unless somebody asked. The gradient of the loss is
                     loss times this; unlike the loss's own it does not vanish in float32.
+    constraint      a second function that the attack watches, and ∂(it)/∂x as ``constraint_grad``;
+                    None unless the attack asked
+    recorded        rows that belong to the record; None, and so all of them, unless rows may stop early
     """
 
     x: Float[Tensor, "n ..."]
@@ -49,6 +53,9 @@ class Probe:
     objective_grad: Float[Tensor, "n ..."] | None = None
     log_loss_grad: Float[Tensor, "n ..."] | None = None
     previous: Float[Tensor, "n ..."] | None = None
+    constraint: Float[Tensor, "n"] | None = None
+    constraint_grad: Float[Tensor, "n ..."] | None = None
+    recorded: Bool[Tensor, "n"] | None = None
 
     @cached_property
     def softmax(self) -> TopClassSoftmax:
@@ -111,11 +118,13 @@ class Attack(NamedTuple):
     name       as the command line knows it
     settings   everything that decides its path, for provenance
     objective  what its gradient is taken of, row by row
-    needs      gradients it reads from a probe: OBJECTIVE_GRAD or nothing
+    needs      gradients it reads from a probe: OBJECTIVE_GRAD, CONSTRAINT_GRAD or nothing
     init       (probe of the clean point, draws) → its state S
     step       (probe, S, prober, draws) → (next x, S)
     start      (probe of the clean point, draws) → a random start, or None to start clean
     max_steps  the last step it takes, None for no limit
+    constraint what else its steps are held by, row by row: each probe it steps from carries value and gradient
+    stops      (probe, S) → rows whose walk ends at this point, the last that is recorded; None to walk on
     """
 
     name: str
@@ -126,6 +135,8 @@ class Attack(NamedTuple):
     step: Callable[[Probe, Any, Callable[..., Probe], Draws], tuple[Tensor, Any]]
     start: Callable[[Probe, Draws], Tensor] | None = None
     max_steps: int | None = None
+    constraint: PerExample | None = None
+    stops: Callable[[Probe, Any], Tensor] | None = None
 
     @property
     def targeted(self) -> bool:

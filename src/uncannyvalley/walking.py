@@ -1,7 +1,7 @@
 """The only loop of our own attacks: probe, step, probe, …, and how much of it is recorded."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -100,15 +100,20 @@ def walk(
     """The probes of one walk, row by row: the clean point, a random start if any, then each step.
 
     Twenty steps cost 21 forwards and at most 21 backwards (22 and 22 with a random start). Only a targeted attack
-    whose input gradient norms are measured needs a second backward a row: these are gradients of two functions.
+    whose input gradient norms are measured needs a second backward a row: these are gradients of two functions. An
+    attack that is held by a constraint needs one more.
+
+    Where the attack stops rows early, they stay where they stopped, ``Probe.recorded`` says which rows belong to the
+    record, and the walk ends with the last row that stops.
     """
     measured = all_needs(one.needs for one in recording.measures)
     last = recording.last_row(attack)
+    stopping = _Stopping(attack, recording, prober)
 
     def probe_at(x: Tensor, row: int, moves_on: bool, before: Probe | None = None) -> Probe:
         needs = attack.needs if moves_on else frozenset()
-        wanted = needs | measured if recording.keeps(row, attack) else needs
-        probe = prober(x, wanted, None if before is None else before.x)
+        wanted = needs | measured if attack.stops or recording.keeps(row, attack) else needs
+        probe = prober(x, wanted, None if before is None else before.x, attack.constraint)
         _check_finite(probe, ids, row)
         return probe
 
@@ -117,18 +122,53 @@ def walk(
 
     probe = probe_at(prober.clean, 0, moves_on=attack.start is None)
     state = attack.init(probe, draws(0))
-    yield 0, probe
+    yield 0, stopping.look(0, probe, state)
     first = 1
-    if attack.start is not None:
-        probe = probe_at(attack.start(probe, draws(0)), first, moves_on=True, before=probe)
-        yield first, probe
+    if attack.start is not None and not stopping.all_stopped:
+        x = stopping.hold(probe.x, attack.start(probe, draws(0)))
+        probe = probe_at(x, first, moves_on=True, before=probe)
+        yield first, stopping.look(first, probe, state)
         first += 1
     if masking is not None:
         masking.see(probe, attack)
     for row in range(first, last + 1):
+        if stopping.all_stopped:
+            return
         x, state = attack.step(probe, state, prober, draws(row))
-        probe = probe_at(x, row, moves_on=row < last, before=probe)
-        yield row, probe
+        probe = probe_at(stopping.hold(probe.x, x), row, moves_on=row < last, before=probe)
+        yield row, stopping.look(row, probe, state)
+
+
+class _Stopping:
+    """Which rows of a walk have stopped; without a rule that stops them it does nothing."""
+
+    def __init__(self, attack: Attack, recording: Recording, prober: Prober) -> None:
+        self._attack = attack
+        self._recording = recording
+        self._stopped = torch.zeros_like(prober.y, dtype=torch.bool)
+
+    @property
+    def all_stopped(self) -> bool:
+        return self._attack.stops is not None and bool(self._stopped.all())
+
+    def hold(self, before: Tensor, x: Tensor) -> Tensor:
+        """Rows that stopped stay where they were."""
+        if self._attack.stops is None:
+            return x
+        return torch.where(self._stopped.view(-1, *[1] * (x.dim() - 1)), before, x)
+
+    def look(self, row: int, probe: Probe, state: object) -> Probe:
+        """The probe with its rows that belong to the record: of those still walking all at rows that are kept, and
+        at any row those that stop here."""
+        if self._attack.stops is None:
+            return probe
+        with torch.no_grad():
+            ends = self._attack.stops(probe, state)
+        walking = ~self._stopped
+        self._stopped = self._stopped | ends
+        return replace(
+            probe, recorded=walking if self._recording.keeps(row, self._attack) else walking & ends
+        )
 
 
 def _check_finite(probe: Probe, ids: Sequence[int], row: int) -> None:

@@ -1,5 +1,6 @@
 """Curves over the steps of a walk: what figures draw, computed before they draw it."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,6 +10,10 @@ from uncannyvalley.trajectory import Trajectory
 
 BAND = (10, 90)
 """Percentiles of the examples that a curve's band spans."""
+
+
+STRAGGLERS = 0.1
+"""Attacks that stop make walks of different lengths; curves end where fewer than this share of examples is left."""
 
 
 @dataclass(frozen=True)
@@ -27,10 +32,16 @@ class Curve:
 def curve(trajectory: Trajectory, measure: str) -> Curve:
     """The curve of ``measure`` over the examples that were classified correctly before the walk."""
     values = _of_correct(trajectory, measure)
-    steps = np.flatnonzero(~np.isnan(values).all(axis=0))
+    steps = _steps(values)
     recorded = values[:, steps]
     low, median, high = np.nanpercentile(recorded, [BAND[0], 50, BAND[1]], axis=0)
     return Curve(trajectory.attack, measure, trajectory.unit(measure), steps, median, low, high)
+
+
+def _steps(values: np.ndarray) -> np.ndarray:
+    """Rows that at least a tenth of the examples have: the median of a few stragglers is no curve of all."""
+    recorded = (~np.isnan(values)).mean(axis=0)
+    return np.flatnonzero(recorded >= STRAGGLERS)
 
 
 def _of_correct(trajectory: Trajectory, measure: str) -> np.ndarray:
@@ -60,13 +71,15 @@ def share_curves(trajectory: Trajectory) -> ShareCurves:
             "geometry": _of_correct(trajectory, "log_geometry"),
         }
         changes = {name: values - values[:, :1] for name, values in parts.items()}
-    steps = np.flatnonzero(~np.isnan(parts["total"]).all(axis=0))
-    finite = np.all([np.isfinite(change[:, steps]).all(axis=1) for change in changes.values()], axis=0)
+    steps = _steps(parts["total"])
+    # an example with an infinite share anywhere is left out; one that ended counts as far as it came
+    finite = ~np.any([np.isinf(change).any(axis=1) for change in changes.values()], axis=0)
     if not finite.any():
         return ShareCurves(steps, *(np.full(len(steps), np.nan) for _ in range(4)))
-    return ShareCurves(
-        steps, **{name: change[finite][:, steps].mean(axis=0) for name, change in changes.items()}
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # a row of which only left-out examples remain
+        means = {name: np.nanmean(change[finite][:, steps], axis=0) for name, change in changes.items()}
+    return ShareCurves(steps, **means)
 
 
 def default_measures(trajectories: Sequence[Trajectory], wanted: Sequence[str]) -> list[str]:

@@ -41,9 +41,11 @@ def diagnose_trajectory(
     if trajectory.attack in ("noise", "assist"):
         return []
     found = []
+    if trajectory.is_observed:
+        found.append(_starts_elsewhere(trajectory, restart))
     if "log_gini" in trajectory.measures:
         found.append(_flat_start(trajectory, restart))
-    if "loss" in trajectory.measures:
+    if "loss" in trajectory.measures and not trajectory.is_observed:
         found.append(_explores_too_little(trajectory, restart))
     if "input_gradient_norm" in trajectory.measures:
         found.append(_zero_gradients(trajectory, restart))
@@ -60,6 +62,39 @@ def _flat_start(trajectory: Trajectory, restart: int) -> Diagnostic:
         "Share of images whose clean curvature lies under float32 rounding. There is hardly anything to fall below: "
         "a shallow or missing valley says little; read the depth against the assist control.",
     )  # fmt: skip
+
+
+def _starts_elsewhere(trajectory: Trajectory, restart: int) -> Diagnostic:
+    moved = trajectory.column("distance_linf", restart)[:, :1]
+    share = float((moved[~np.isnan(moved)] > 0).mean()) if (~np.isnan(moved)).any() else 0.0
+    return Diagnostic(
+        "does not start clean", share, 0.0, share > 0,
+        "Share of images whose first query was not the clean image. Height and depth are then measured from that query; "
+        "ask(x) before the attack to have the clean image first.",
+    )  # fmt: skip
+
+
+def diagnose_queries(counts: Mapping[str, int]) -> list[Diagnostic]:
+    """The doubts about a library's attack that the counts of its queries show: see ``watching.Watched``."""
+    fates = ("matched", "ambiguous", "unmatched", "not_finite")
+    apart = 1 - counts["matched"] / max(1, sum(counts[fate] for fate in fates))
+    found = [
+        Diagnostic(
+            "queries kept apart", apart, 0.05, apart > 0.05,
+            "Share of queries that could not be said to belong to one image (random starting points, mixtures of images), "
+            "and are in no walk.",
+        )
+    ]  # fmt: skip
+    if counts["fooled"] >= 0:
+        differs = abs(counts["fooled"] - counts["fooled_seen"])
+        found.append(
+            Diagnostic(
+                "library counts otherwise", differs, 0.0, differs > 0,
+                f"The library reports {counts['fooled']} images as fooled; of its final images {counts['fooled_seen']} are "
+                "misclassified here. It may count by another rule (a radius, a confidence).",
+            )
+        )  # fmt: skip
+    return found
 
 
 def _explores_too_little(trajectory: Trajectory, restart: int) -> Diagnostic:

@@ -3,7 +3,10 @@
 from collections.abc import Callable
 
 from uncannyvalley.attacks.controls import assist, controls_of, noise
-from uncannyvalley.attacks.gradient import fgsm, gradient_walk, momentum, pgd
+from uncannyvalley.attacks.evading import evading
+from uncannyvalley.attacks.gradient import early, fgsm, gradient_walk, momentum, pgd
+from uncannyvalley.attacks.isoconfidence import isoconfidence
+from uncannyvalley.attacks.orthogonal import orthogonal
 from uncannyvalley.errors import unknown_name
 from uncannyvalley.types import Attack
 
@@ -13,6 +16,9 @@ ATTACKS: dict[str, Callable[..., Attack]] = {
     "momentum": momentum,
     "noise": noise,
     "assist": assist,
+    "evading": evading,
+    "orthogonal": orthogonal,
+    "isoconfidence": isoconfidence,
 }
 
 
@@ -24,5 +30,6 @@ def by_name(name: str) -> Callable[..., Attack]:
 
 
 __all__ = [
-    "ATTACKS", "assist", "by_name", "controls_of", "fgsm", "gradient_walk", "momentum", "noise", "pgd",
+    "ATTACKS", "assist", "by_name", "controls_of", "early", "evading", "fgsm", "gradient_walk", "isoconfidence",
+    "momentum", "noise", "orthogonal", "pgd",
 ]  # fmt: skip

@@ -3,7 +3,7 @@
 import math
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from uncannyvalley.errors import InputError, unknown_name
@@ -26,7 +26,8 @@ def check_ball(norm: str, eps: float, step_size: float) -> None:
             )
 
 
-def _per_row(values: Float[Tensor, "n"], like: Tensor) -> Tensor:
+def per_row(values: Shaped[Tensor, "n"], like: Tensor) -> Tensor:
+    """One number a row, shaped to multiply images."""
     return values.view(-1, *[1] * (like.dim() - 1))
 
 
@@ -38,7 +39,7 @@ def steepest(gradient: Float[Tensor, "n ..."], norm: str) -> Float[Tensor, "n ..
     if norm == "linf":
         return gradient.sign()
     length = gradient.flatten(1).norm(dim=1)
-    return gradient / _per_row(torch.where(length > 0, length, 1.0), gradient)
+    return gradient / per_row(torch.where(length > 0, length, 1.0), gradient)
 
 
 def project(
@@ -53,7 +54,7 @@ def project(
     moved = x - clean
     length = moved.flatten(1).norm(dim=1)
     shrink = (eps / length.clamp(min=torch.finfo(x.dtype).tiny)).clamp(max=1)
-    return (clean + moved * _per_row(shrink, x)).clamp_(0, 1)
+    return (clean + moved * per_row(shrink, x)).clamp_(0, 1)
 
 
 def random_point(probe: Probe, draws: Draws, eps: float, norm: str) -> Float[Tensor, "n ..."]:
@@ -64,4 +65,4 @@ def random_point(probe: Probe, draws: Draws, eps: float, norm: str) -> Float[Ten
         return (clean + moved).clamp_(0, 1)
     direction = steepest(draws.normal(shape).to(clean), "l2")
     radius = draws.uniform(torch.Size([1])).to(clean).flatten() ** (1 / shape.numel())
-    return (clean + eps * _per_row(radius, clean) * direction).clamp_(0, 1)
+    return (clean + eps * per_row(radius, clean) * direction).clamp_(0, 1)

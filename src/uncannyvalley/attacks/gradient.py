@@ -9,6 +9,7 @@ from torch import Tensor
 
 from uncannyvalley import objectives
 from uncannyvalley.attacks.ball import check_ball, project, random_point, steepest
+from uncannyvalley.attacks.stopping import stop_settings, stop_when_fooled
 from uncannyvalley.types import OBJECTIVE_GRAD, Attack, Draws, PerExample, Probe
 
 
@@ -20,10 +21,12 @@ def gradient_walk(
     settings: dict[str, Any],
     decay: float = 0.0,
     max_steps: int | None = None,
+    stop: float | None = None,
 ) -> Attack:
     """x ← project(x ± step_size · steepest(v)), v ← decay · v + ∇/|∇|_1.
 
-    The form every gradient attack here shares; with decay 0 the velocity v is the gradient itself.
+    The form every gradient attack here shares; with decay 0 the velocity v is the gradient itself. With ``stop`` a row
+    ends once its label is wrong (targeted: its target reached) by that many nats.
     """
     norm, eps, step_size = settings["norm"], settings["eps"], settings["step_size"]
     signed_step = step_size if ascend else -step_size
@@ -45,7 +48,9 @@ def gradient_walk(
 
     start = partial(random_point, eps=eps, norm=norm) if settings["random_start"] else None
     needs = frozenset([OBJECTIVE_GRAD])
-    return Attack(name, settings, objective, needs, init, step, start, max_steps)
+    stops = stop_when_fooled(stop, bool(settings.get("targeted", False)))
+    settings = settings | stop_settings(stop)
+    return Attack(name, settings, objective, needs, init, step, start, max_steps, stops=stops)
 
 
 def _label_attack(name: str, targeted: bool, settings: dict[str, Any], **options: Any) -> Attack:
@@ -67,16 +72,35 @@ def pgd(
     step_size: float,
     random_start: bool = False,
     targeted: bool = False,
+    stop: float | None = None,
 ) -> Attack:
     """Projected gradient ascent on the loss (Madry et al. 2018; Kurakin et al. 2017).
 
     eps and step_size are in units of the input's range [0, 1]; ``norm`` is "linf" or "l2".
     Targeted, it descends the loss at the target class. Cost of a step: a forward and a backward.
+    With ``stop`` a row ends once its margin is −``stop`` nats or less, 0 at the flip (targeted: once the target leads
+    by as much); nothing is recorded after that.
     Raises InputError for an unknown norm, or eps or step_size not above 0.
     """
     check_ball(norm, eps, step_size)
     settings = {"norm": norm, "eps": eps, "step_size": step_size, "random_start": random_start}
-    return _label_attack("pgd", targeted, settings)
+    return _label_attack("pgd", targeted, settings, stop=stop)
+
+
+def early(
+    norm: str = "linf",
+    *,
+    eps: float,
+    step_size: float,
+    random_start: bool = False,
+    targeted: bool = False,
+) -> Attack:
+    """PGD that stops at the flip: ``pgd`` with stop=0, under a name of its own.
+
+    Its last recorded row is the first misclassified one (targeted: the first in its target class).
+    """
+    attack = pgd(norm, eps=eps, step_size=step_size, random_start=random_start, targeted=targeted, stop=0.0)
+    return attack._replace(name="early")
 
 
 def fgsm(
@@ -102,11 +126,12 @@ def momentum(
     random_start: bool = False,
     targeted: bool = False,
     decay: float = 1.0,
+    stop: float | None = None,
 ) -> Attack:
-    """PGD along a running sum of gradients, each divided by its L1 norm (Dong et al. 2018)."""
+    """PGD along a running sum of gradients, each divided by its L1 norm (Dong et al. 2018); ``stop`` as in ``pgd``."""
     check_ball(norm, eps, step_size)
     settings = {
         "norm": norm, "eps": eps, "step_size": step_size, "random_start": random_start,
         "decay": decay,
     }  # fmt: skip
-    return _label_attack("momentum", targeted, settings, decay=decay)
+    return _label_attack("momentum", targeted, settings, decay=decay, stop=stop)

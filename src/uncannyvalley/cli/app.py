@@ -5,7 +5,16 @@ from typing import Annotated
 import typer
 
 from uncannyvalley import __version__
-from uncannyvalley.cli import bounding, checking, demonstrating, listing, measuring, recorder, showing
+from uncannyvalley.cli import (
+    bounding,
+    checking,
+    comparing,
+    demonstrating,
+    listing,
+    measuring,
+    recorder,
+    showing,
+)
 from uncannyvalley.cli.guard import guarded
 
 app = typer.Typer(
@@ -20,6 +29,7 @@ app.command("demo")(guarded(demonstrating.demo))
 app.command("record")(guarded(recorder.record))
 app.command("show")(guarded(showing.show))
 app.command("phases")(guarded(showing.phases))
+app.command("compare")(guarded(comparing.compare))
 app.command("measure")(guarded(measuring.measure))
 app.command("certify")(guarded(bounding.certify))
 app.command("bound")(guarded(bounding.bound))

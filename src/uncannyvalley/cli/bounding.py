@@ -19,6 +19,7 @@ Out = Annotated[Path | None, typer.Option(help="Folder for the figure.", show_de
 def certify(
     model: options.Model = "demo",
     model_arg: options.ModelArg = [],  # noqa: B006 (typer reads it)
+    weights: options.Weights = None,
     data: options.Data = "digits",
     limit: options.Limit = 64,
     certificate: Annotated[
@@ -47,7 +48,7 @@ def certify(
     from uncannyvalley.run.request import Request
 
     request = Request(
-        model=model, model_arguments=options.pairs(model_arg), data=data, limit=limit, head=head, seed=seed,
+        model=model, model_arguments=options.pairs(model_arg), weights=weights, data=data, limit=limit, head=head, seed=seed,
         device=device, dtype=dtype,
     )  # fmt: skip
     with progress_bars(quiet=json) as progress:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 def check(
     model: options.Model = "demo",
     model_arg: options.ModelArg = [],  # noqa: B006 (typer reads it)
+    weights: options.Weights = None,
     data: options.Data = "digits",
     limit: options.Limit = 64,
     order: Annotated[
@@ -34,7 +35,7 @@ def check(
 
     found = check_up(
         Request(
-            model=model, model_arguments=options.pairs(model_arg), data=data, limit=limit, head=head, device=device,
+            model=model, model_arguments=options.pairs(model_arg), weights=weights, data=data, limit=limit, head=head, device=device,
             dtype=dtype, prepare=prepare, compile=compile,
         ),
         order,

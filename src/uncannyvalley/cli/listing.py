@@ -1,5 +1,6 @@
-"""``uncanny list``: attacks, measures and quantities by name."""
+"""``uncanny list``: attacks, measures, quantities, models and data by name."""
 
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -10,34 +11,64 @@ from uncannyvalley.errors import unknown_name
 
 
 def list_names(
-    what: Annotated[str, typer.Argument(help="attacks, measures or quantities.", show_default=False)],
+    what: Annotated[str, typer.Argument(help="attacks, measures, quantities, models or data.", show_default=False)],
     json: options.Json = False,
 ) -> None:
-    """List the attacks, the measures at the head or the quantities of any layer, with what they are."""
-    if what == "attacks":
-        from uncannyvalley.attacks import ATTACKS
-
-        rows = [[name, (make.__doc__ or "").strip().split("\n")[0]] for name, make in ATTACKS.items()]
-        _print("Attacks and control walks", ["name", "description"], rows, json)
-    elif what == "measures":
-        from uncannyvalley.measures import available
-
-        found = [
-            [one.name, str(one.order), one.unit, "yes" if one.default else "no", one.description]
-            for one in available().values()
-        ]
-        _print("Measures", ["name", "order", "unit", "default", "description"], found, json)
-    elif what == "quantities":
-        from uncannyvalley.derivatives.quantities import QUANTITIES
-
-        rows = [[one.name, str(one.order), one.unit, one.formula] for one in QUANTITIES.values()]
-        _print("Quantities of any layer", ["name", "order", "unit", "formula"], rows, json)
-    else:
-        raise unknown_name("list", what, ["attacks", "measures", "quantities"])
-
-
-def _print(title: str, header: list[str], rows: list[list[str]], json: bool) -> None:
+    """List the attacks, the measures at the head, the quantities of any layer, or the forms of --model and --data."""
+    if what not in _LISTS:
+        raise unknown_name("list", what, _LISTS)
+    title, header, rows = _LISTS[what]()
     if json:
         print_json([dict(zip(header, row, strict=True)) for row in rows])
     else:
         print_table(title, header, rows, left=len(header))
+
+
+Listed = tuple[str, list[str], list[list[str]]]
+
+
+def _attacks() -> Listed:
+    from uncannyvalley.adversaries import ADVERSARIES
+    from uncannyvalley.attacks import ATTACKS
+
+    rows = [[name, "ours, step by step", _first_line(make)] for name, make in ATTACKS.items()]
+    rows += [[name, "watched, extra attacks", _first_line(make)] for name, make in ADVERSARIES.items()]
+    return "Attacks and control walks", ["name", "recorded", "description"], rows
+
+
+def _first_line(make: Callable[..., object]) -> str:
+    return (make.__doc__ or "").strip().split("\n")[0]
+
+
+def _measures() -> Listed:
+    from uncannyvalley.measures import available
+
+    rows = [
+        [one.name, str(one.order), one.unit, "yes" if one.default else "no", one.description]
+        for one in available().values()
+    ]
+    return "Measures", ["name", "order", "unit", "default", "description"], rows
+
+
+def _quantities() -> Listed:
+    from uncannyvalley.derivatives.quantities import QUANTITIES
+
+    rows = [[one.name, str(one.order), one.unit, one.formula] for one in QUANTITIES.values()]
+    return "Quantities of any layer", ["name", "order", "unit", "formula"], rows
+
+
+def _models() -> Listed:
+    from uncannyvalley import zoo
+
+    return "Models", ["form", "what it is"], [[form, what] for form, what in zoo.KINDS.items()]
+
+
+def _data() -> Listed:
+    from uncannyvalley import data
+
+    return "Data", ["form", "what it is"], [[form, what] for form, what in data.KINDS.items()]
+
+
+_LISTS: dict[str, Callable[[], Listed]] = {
+    "attacks": _attacks, "measures": _measures, "quantities": _quantities, "models": _models, "data": _data,
+}  # fmt: skip

@@ -18,6 +18,7 @@ SHOWN_ROWS = 200
 def measure(
     model: options.Model = "demo",
     model_arg: options.ModelArg = [],  # noqa: B006 (typer reads it)
+    weights: options.Weights = None,
     data: options.Data = "digits",
     layer: Annotated[
         str, typer.Option(help="Name of a layer, several with commas, all, or input for the image itself.")
@@ -51,7 +52,7 @@ def measure(
     from uncannyvalley.run.request import Request
 
     request = Request(
-        model=model, model_arguments=options.pairs(model_arg), data=data, limit=limit, batch_size=batch_size, head=head,
+        model=model, model_arguments=options.pairs(model_arg), weights=weights, data=data, limit=limit, batch_size=batch_size, head=head,
         device=device, dtype=dtype, prepare=False,
     )  # fmt: skip
     effort = Effort(method, tolerance, backwards, seed)  # type: ignore[arg-type]  # checked there

@@ -18,13 +18,13 @@ def ratio(text: str) -> float:
         raise InputError(f"{text!r} is no number; write it as 0.03 or as 8/255") from error
 
 
-def pairs(texts: list[str]) -> dict[str, str]:
+def pairs(texts: list[str], option: str = "--model-arg") -> dict[str, str]:
     """``name=value`` texts as a mapping."""
     named = {}
     for text in texts:
         name, equals, value = text.partition("=")
         if not equals or not name:
-            raise InputError(f"--model-arg takes name=value, got {text!r}")
+            raise InputError(f"{option} takes name=value, got {text!r}")
         named[name] = value
     return named
 
@@ -47,10 +47,19 @@ def with_more(text: str | None, more: list[str]) -> list[str] | None:
 
 
 Model = Annotated[
-    str, typer.Option(help="demo, or path/to/file.py:callable that returns an nn.Module (the file is run).")
+    str,
+    typer.Option(
+        help="demo, hf:ORG/NAME or hf:FOLDER, family:NAME, path/to/file.py:callable (the file is run), or any of: "
+        "uncanny list models."
+    ),
+]
+Weights = Annotated[
+    str | None, typer.Option(help="Weights for the model: FILE.safetensors or a weights-only FILE.pt.")
 ]
 ModelArg = Annotated[list[str], typer.Option("--model-arg", help="name=value for the callable; repeatable.")]
-Data = Annotated[str, typer.Option(help="digits, parquet:PATH, npz:PATH or folder:PATH.")]
+Data = Annotated[
+    str, typer.Option(help="digits, parquet:PATH, folder:PATH, hf:NAME, or any of: uncanny list data.")
+]
 Limit = Annotated[int | None, typer.Option(help="Use only the first LIMIT images.")]
 HeadName = Annotated[
     str | None, typer.Option("--head", help="Name of the linear head; found by itself if left out.")

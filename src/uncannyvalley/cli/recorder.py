@@ -19,10 +19,24 @@ def record(
     ],
     model: options.Model = "demo",
     model_arg: options.ModelArg = [],  # noqa: B006 (typer reads it)
+    weights: options.Weights = None,
     data: options.Data = "digits",
-    attack: Annotated[str, typer.Option(help="fgsm, pgd, momentum, noise or assist.")] = "pgd",
-    norm: Annotated[str, typer.Option(help="linf or l2.")] = "linf",
-    eps: Annotated[str, typer.Option(help="Radius, in units of the input's range [0, 1].")] = "8/255",
+    attack: Annotated[
+        str, typer.Option(help="pgd, or any of: uncanny list attacks (ours, and those of kept libraries).")
+    ] = "pgd",
+    attack_arg: Annotated[
+        list[str], typer.Option(help="name=value, one more setting of the attack; repeatable.")
+    ] = [],  # noqa: B006 (typer reads it)
+    norm: Annotated[
+        str | None, typer.Option(help="linf or l2; linf if left out, or the library attack's own.")
+    ] = None,
+    eps: Annotated[
+        str | None,
+        typer.Option(
+            help="Radius, in units of the input's range [0, 1]; 8/255 (l2: 0.5) if left out, none where a library attack "
+            "looks for the nearest adversarial."
+        ),
+    ] = None,
     step_size: Annotated[
         str | None, typer.Option(help="Length of a step; eps/4 if left out (fgsm: eps).")
     ] = None,
@@ -71,8 +85,9 @@ def record(
     from uncannyvalley.run.request import Request
 
     request = Request(
-        model=model, model_arguments=options.pairs(model_arg), data=data, attack=attack, norm=norm,
-        eps=options.ratio(eps), step_size=None if step_size is None else options.ratio(step_size), steps=steps,
+        model=model, model_arguments=options.pairs(model_arg), weights=weights, data=data, attack=attack,
+        attack_arguments=options.pairs(attack_arg, "--attack-arg"), norm=norm,
+        eps=None if eps is None else options.ratio(eps), step_size=None if step_size is None else options.ratio(step_size), steps=steps,
         random_start=random_start, target=target, restarts=restarts, seed=seed, every=every,
         measures=options.with_more(measures, measure), limit=limit, batch_size=batch_size, keep=keep, keep_images=keep_images,
         head=head, device=device, dtype=dtype, prepare=prepare, compile=compile, shard_examples=shard_size,

@@ -20,7 +20,7 @@ def show(run_dir: options.RunDir, json: options.Json = False) -> None:
         "shards": f"{len(plan.shards()) - len(missing)} of {len(plan.shards())}",
         "model": plan.model.spec, "data": f"{plan.data.spec} ({plan.data.examples} images)",
         "attack": f"{plan.attack.name} {plan.attack.settings}",
-        "steps": plan.recording.steps, "restarts": plan.recording.restarts, "seed": plan.recording.seed,
+        "steps": _length(run) if listed else plan.recording.steps, "restarts": plan.recording.restarts, "seed": plan.recording.seed,
         "seconds": round(sum(one["seconds"] for one in listed.values()), 1),
         "controls": ", ".join(run.controls()) or "none",
     }  # fmt: skip
@@ -36,6 +36,12 @@ def show(run_dir: options.RunDir, json: options.Json = False) -> None:
         print_table(
             "Measures", header, [[*row[:2], *(f"{value:.4g}" for value in row[2:])] for row in rows], left=2
         )
+
+
+def _length(run: Any) -> int | str:
+    """Steps of a walk, or the queries of a watched attack."""
+    trajectory = run.trajectory
+    return f"up to {trajectory.rows} queries" if trajectory.is_observed else run.plan.recording.steps
 
 
 def _medians(run: Any) -> list[tuple[str, str, float, float, float]]:

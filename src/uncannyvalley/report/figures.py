@@ -31,13 +31,14 @@ STYLE: dict[Any, Any] = {
 class WalkFigure:
     """Everything the figure shows; the attack's curves come first.
 
-    curves: walk → measure → curve.
+    curves: walk → measure → curve. axis says what its steps are.
     """
 
     title: str
     curves: Mapping[str, Mapping[str, Curve]]
     shares: ShareCurves
     summary: WalkSummary
+    axis: str = "step of the walk (0 is the clean image)"
 
 
 def draw_walk(shown: WalkFigure) -> Figure:
@@ -50,7 +51,7 @@ def draw_walk(shown: WalkFigure) -> Figure:
         _draw_sharpness(sharpness, shown)
         _draw_shares(shares, shown.shares)
         _draw_loss(loss, next(iter(shown.curves.values())))
-        loss.set_xlabel("step of the walk (0 is the clean image)")
+        loss.set_xlabel(shown.axis)
     return figure
 
 
@@ -60,7 +61,7 @@ def _draw_sharpness(axes: Axes, shown: WalkFigure) -> None:
         colour = CONTROL_COLOURS.get(name, ATTACK_COLOUR)
         style = "--" if name in CONTROL_COLOURS else "-"
         axes.fill_between(curve.steps, curve.low, curve.high, color=colour, alpha=0.13, linewidth=0)
-        axes.plot(curve.steps, curve.median, style, color=colour, linewidth=2, label=name)
+        axes.plot(curve.steps, curve.median, style, color=colour, linewidth=2, label=curve.walk)
     attack = next(iter(shown.curves.values()))["log_relative_sharpness"]
     axes.axhline(attack.median[0], color=INK, linewidth=0.8, alpha=0.5)
     axes.annotate(

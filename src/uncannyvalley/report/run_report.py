@@ -1,16 +1,17 @@
 """A finished run folder → ``phases.parquet``, ``walk.png`` and ``report.html`` in it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 
-from uncannyvalley.analysis.curves import curve, default_measures, share_curves
+from uncannyvalley.analysis.curves import Curve, curve, default_measures, share_curves
 from uncannyvalley.analysis.phase_table import Phases, phases
 from uncannyvalley.analysis.reading import reading
 from uncannyvalley.analysis.summary import PhaseSummary
+from uncannyvalley.report.command import command_of
 from uncannyvalley.report.figures import WalkFigure, draw_walk, to_png, to_svg
 from uncannyvalley.report.page import Page, render
 from uncannyvalley.report.strips import Strip, strip_of
@@ -46,12 +47,15 @@ def write_report(run: RunFolder, found: Phases, class_names: tuple[str, ...] = (
     if len(default_measures(list(walks.values()), FIGURE_MEASURES)) < len(FIGURE_MEASURES):
         return Written(table, None, None)
     summary = found.summary()
+    observed = run.trajectory.is_observed
+    curves = {name: {m: curve(walk, m) for m in FIGURE_MEASURES} for name, walk in walks.items()}
     drawing = draw_walk(
         WalkFigure(
             f"{_title(run)}: {_ball(run)}",
-            {name: {m: curve(walk, m) for m in FIGURE_MEASURES} for name, walk in walks.items()},
+            _stretched(curves) if observed else curves,
             share_curves(run.trajectory),
             summary.walks[0],
+            **({"axis": "query of the attack (0 is the clean image)"} if observed else {}),
         )
     )
     figure, report = run.path / "walk.png", run.path / "report.html"
@@ -61,15 +65,31 @@ def write_report(run: RunFolder, found: Phases, class_names: tuple[str, ...] = (
     return Written(table, figure, report)
 
 
+def _stretched(curves: dict[str, dict[str, Curve]]) -> dict[str, dict[str, Curve]]:
+    """Control walks of few steps over the whole axis of an attack of many queries."""
+    attack, *controls = curves
+    length = next(iter(curves[attack].values())).steps[-1]
+    for name in controls:
+        for measure, one in curves[name].items():
+            scale = length / max(1, one.steps[-1])
+            label = f"{one.walk} ({one.steps[-1]} steps, stretched)"
+            curves[name][measure] = replace(one, steps=one.steps * scale, walk=label)
+    return curves
+
+
 def _title(run: RunFolder) -> str:
     """The attack and the last two parts of where the images came from."""
     return f"{run.plan.attack.name} on {'/'.join(Path(run.plan.data.spec.rpartition(':')[2]).parts[-2:])}"
 
 
 def _ball(run: RunFolder) -> str:
+    """Where the attack may move, and how: in steps of its own, or by the queries of its library."""
     settings = run.plan.attack.settings
     norm = {"linf": "Linf", "l2": "L2"}[settings["norm"]]
-    return f"{norm} ball of {_pixels(settings['eps'])}, steps of {_pixels(settings['step_size'])}"
+    ball = f"{norm} ball of {_pixels(settings['eps'])}" if "eps" in settings else f"nearest in {norm}"
+    if "library" in settings:
+        return f"{ball}, by {settings['library']}"
+    return f"{ball}, steps of {_pixels(settings['step_size'])}"
 
 
 def _pixels(length: float) -> str:
@@ -78,12 +98,18 @@ def _pixels(length: float) -> str:
     return plain if len(plain) <= 5 else f"{length * 255:.4g}/255"
 
 
+def _length(run: RunFolder) -> str:
+    if run.trajectory.is_observed:
+        return f"to {run.trajectory.rows} queries an image"
+    return f"{run.plan.recording.steps} steps"
+
+
 def _page(
     run: RunFolder, found: Phases, summary: PhaseSummary, svg: str, class_names: tuple[str, ...]
 ) -> Page:
     walk = summary.walks[0]
     lead = (
-        f"{walk.examples} images classified correctly, walked by {walk.name} ({_ball(run)}, {run.plan.recording.steps} steps). "
+        f"{walk.examples} images classified correctly, walked by {walk.name} ({_ball(run)}, {_length(run)}). "
         f"{walk.flipped.value:.0%} flipped; {walk.valley.value:.0%} then went below their clean sharpness, into the uncanny "
         f"valley; median depth {walk.depth.value:.1f} nats of log κ."
     )
@@ -99,25 +125,6 @@ def _page(
         provenance=_provenance(run),
         command=command_of(run),
     )
-
-
-def command_of(run: RunFolder) -> str:
-    """The command that records this run again."""
-    plan = run.plan
-    settings = plan.attack.settings
-    parts: list[Any] = [
-        "uncanny record", "--model", plan.model.spec,
-        *(f"--model-arg {name}={value}" for name, value in plan.model.arguments.items()),
-        "--data", plan.data.spec, "--limit", plan.data.examples, "--attack", plan.attack.name,
-        "--norm", settings["norm"], "--eps", settings["eps"], "--step-size", settings["step_size"],
-        *(["--random-start"] if settings.get("random_start") else []),
-        *(["--target", plan.attack.target] if settings.get("targeted") else []),
-        "--steps", plan.recording.steps, "--restarts", plan.recording.restarts, "--seed", plan.recording.seed,
-        "--every", plan.recording.every, "--keep-images", plan.recording.keep_images,
-        *(["--keep", plan.recording.keep] if plan.recording.keep != "measures" else []),
-        "--out", run.path.name,
-    ]  # fmt: skip
-    return " ".join(str(part) for part in parts)
 
 
 def _provenance(run: RunFolder) -> dict[str, str]:

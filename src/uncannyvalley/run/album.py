@@ -1,6 +1,6 @@
 """Images kept from a walk: clean, ridge, flip and valley iterates of some examples, all steps of a few."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -21,29 +21,36 @@ class Album:
     """
 
     def __init__(self, ids: Sequence[int], wanted: set[int], whole: set[int]) -> None:
-        self._rows = [row for row, one in enumerate(ids) if one in wanted]
-        self._ids = list(ids)
+        self._ids = np.asarray(ids, dtype=np.int64)
+        self._wanted = wanted & set(self._ids.tolist())
         self._whole = whole
         self._images: dict[tuple[int, int], np.ndarray] = {}  # (id, step) → pixels
-        self._roles: dict[int, dict[str, int]] = {ids[row]: {} for row in self._rows}
+        self._roles: dict[int, dict[str, int]] = {one: {} for one in self._wanted}
         self._highest: dict[int, float] = {}
         self._clean: dict[int, float] = {}
 
-    def see(self, restart: int, row: int, probe: Probe, values: dict[str, np.ndarray]) -> None:
+    def see(self, restart: int, row: int, probe: Probe, values: Mapping[str, np.ndarray]) -> None:
         """Take what this step marks; only the first of several restarts is kept."""
-        if restart or not self._rows:
+        if restart == 0 and self._wanted:
+            self.see_rows(self._ids, np.full(len(self._ids), row), probe, values)
+
+    def see_rows(
+        self, ids: np.ndarray, steps: np.ndarray, probe: Probe, values: Mapping[str, np.ndarray]
+    ) -> None:
+        """Take what these rows mark, each a step of an example; rows that are not recorded hold NaN."""
+        rows = np.flatnonzero(np.isin(ids, list(self._wanted)))
+        if not len(rows):
             return
         sharpness = values.get("log_relative_sharpness")
         if sharpness is None:
             sharpness = log_relative_sharpness(probe).cpu().numpy()
         wrong = (probe.predicted != probe.y).cpu().numpy()
-        pixels = probe.x[self._rows].float().cpu().numpy()
-        for position, batch_row in enumerate(self._rows):
-            one = self._ids[batch_row]
-            marks = self._marks(one, row, float(sharpness[batch_row]), bool(wrong[batch_row]))
-            self._roles[one] |= dict.fromkeys(marks, row)
+        for batch_row in rows[~np.isnan(sharpness[rows])].tolist():
+            one, step = int(ids[batch_row]), int(steps[batch_row])
+            marks = self._marks(one, step, float(sharpness[batch_row]), bool(wrong[batch_row]))
+            self._roles[one] |= dict.fromkeys(marks, step)
             if marks or one in self._whole:
-                self._images[one, row] = pixels[position].copy()
+                self._images[one, step] = probe.x[batch_row].float().cpu().numpy().copy()
             if one not in self._whole:
                 self._forget(one)
 

@@ -79,7 +79,7 @@ def model_of_run(run: RunFolder, spec: str | None, arguments: dict[str, str]) ->
             f"the run was recorded with --model {plan.spec}; name it again with --model (and its --model-arg): code is run "
             "only where you name it"
         )
-    net = zoo.load(spec or plan.spec, arguments or plan.arguments)
+    net = zoo.load(spec or plan.spec, arguments or plan.arguments, weights=plan.weights or None)
     if zoo.fingerprint(net) != plan.fingerprint:
         raise InputError(
             f"{spec or plan.spec} is not the network of this run: its weights have another SHA-256"
@@ -119,7 +119,7 @@ def bound_walk(request: Request) -> LossBounds:
     images = load_images(request)
     model, _ = load_model(request, images)
     steps = request.steps or 10
-    attack = pgd(request.norm, eps=request.eps, step_size=2.5 * request.eps / steps)
+    attack = pgd(request.ball_norm, eps=request.ball_eps, step_size=2.5 * request.ball_eps / steps)
     trajectory = record(
         model, images[:], images.labels, attack, steps=steps, measures=NEEDED, seed=request.seed
     )

@@ -39,7 +39,7 @@ def check_up(request: Request, order: int | None = None) -> CheckUp:
     images = load_images(request)
     model, fingerprint = load_model(request, images)
     x, y = images[:], images.labels
-    settings: dict[str, Any] = {"norm": request.norm, "eps": request.eps, "step_size": request.eps / 4}
+    settings: dict[str, Any] = {"norm": request.ball_norm, "eps": request.ball_eps, "step_size": request.ball_eps / 4}
     started = time.perf_counter()
     trial = record(model, x, y, pgd(**settings), steps=TRIAL_STEPS)
     seconds = time.perf_counter() - started
@@ -55,7 +55,7 @@ def check_up(request: Request, order: int | None = None) -> CheckUp:
         "prepared copy": "; ".join(model.notes) or "none",
         "device": f"{model.device}, {str(model.dtype).removeprefix('torch.')}",
         "accuracy on these images": f"{1 - clean.mean():.1%}",
-        f"accuracy after {TRIAL_STEPS} PGD steps, eps {request.eps:.3g}": f"{1 - last.mean():.1%}",
+        f"accuracy after {TRIAL_STEPS} PGD steps, eps {request.ball_eps:.3g}": f"{1 - last.mean():.1%}",
         "log geometry band of the head": f"{low:.2f} to {high:.2f} ({high - low:.2f} nats wide)",
         "milliseconds for an image and step": f"{1000 * seconds / (len(images) * (TRIAL_STEPS + 1)):.2f}",
     }

@@ -25,6 +25,7 @@ class ModelPlan(_Part):
 
     spec: str
     arguments: dict[str, str] = {}
+    weights: str = ""
     fingerprint: str
     head: str
     dtype: str
@@ -48,7 +49,7 @@ class AttackPlan(_Part):
 
 
 class RecordingPlan(_Part):
-    """What is recorded; measures by name and version."""
+    """What is recorded; measures by name and version. Beside a library's attack, steps are those of its controls."""
 
     steps: int
     every: int
@@ -78,7 +79,7 @@ class Plan(_Part):
     @property
     def key(self) -> str:
         """SHA-256 over the content. Paths and layout are left out: they name numbers, they do not decide them."""
-        content = self.model_dump(mode="json", exclude={"layout": True, "model": {"spec"}, "data": {"spec"}})
+        content = self.model_dump(mode="json", exclude={"layout": True, "model": {"spec", "weights"}, "data": {"spec"}})
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def shards(self) -> dict[str, slice]:
@@ -121,7 +122,7 @@ class Plan(_Part):
                 continue
             if isinstance(value, dict):
                 found += [
-                    f"{part}.{key}" for key in value if key != "spec" and value[key] != theirs[part].get(key)
+                    f"{part}.{key}" for key in value if key not in ("spec", "weights") and value[key] != theirs[part].get(key)
                 ]
             else:
                 found.append(part)

@@ -8,8 +8,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from uncannyvalley import attacks, data, zoo
-from uncannyvalley.analysis.diagnostics import Diagnostic
+from uncannyvalley import data, zoo
+from uncannyvalley.adversaries import Adversary
+from uncannyvalley.analysis.diagnostics import Diagnostic, diagnose_queries
 from uncannyvalley.analysis.smoothness import diagnose
 from uncannyvalley.checks import check_count, check_labels
 from uncannyvalley.data import Images
@@ -17,7 +18,9 @@ from uncannyvalley.derivatives.layer_measures import with_layers
 from uncannyvalley.errors import InputError, unknown_name
 from uncannyvalley.measures import resolve
 from uncannyvalley.recording import check_target, choose_batch_size
+from uncannyvalley.observing import chosen_measures
 from uncannyvalley.run.folder import RunFolder, folder_for
+from uncannyvalley.run.named_attack import CONTROL_STEPS, EPS, control_attacks, make_attack
 from uncannyvalley.run.plan import (
     SHARD_EXAMPLES,
     AttackPlan,
@@ -31,6 +34,7 @@ from uncannyvalley.run.recorder import Work, record_run
 from uncannyvalley.splitting import SplitModel, split
 from uncannyvalley.types import Attack
 from uncannyvalley.walking import Recording
+from uncannyvalley.watching import add_counts
 
 DTYPES = {name: getattr(torch, name) for name in ("float32", "float64", "bfloat16", "float16")}
 
@@ -44,8 +48,9 @@ class Request:
     model: str = "demo"
     data: str = "digits"
     attack: str = "pgd"
-    norm: str = "linf"
-    eps: float = 8 / 255
+    attack_arguments: Mapping[str, str] = field(default_factory=dict)
+    norm: str | None = None
+    eps: float | None = None
     step_size: float | None = None
     steps: int | None = None
     random_start: bool = False
@@ -65,6 +70,17 @@ class Request:
     compile: bool = False
     shard_examples: int = SHARD_EXAMPLES
     model_arguments: Mapping[str, str] = field(default_factory=dict)
+    weights: str | None = None
+
+    @property
+    def ball_norm(self) -> str:
+        """The norm, linf where none is given."""
+        return self.norm or "linf"
+
+    @property
+    def ball_eps(self) -> float:
+        """The radius, 8/255 in linf and 0.5 in l2 where none is given."""
+        return EPS.get(self.ball_norm, EPS["linf"]) if self.eps is None else self.eps
 
 
 def load_images(request: Request) -> Images:
@@ -78,7 +94,7 @@ def load_model(request: Request, images: Images) -> tuple[SplitModel, str]:
     """The network asked for, split and on its device, with the fingerprint of its weights."""
     if request.dtype is not None and request.dtype not in DTYPES:
         raise unknown_name("dtype", request.dtype, DTYPES)
-    net = zoo.load(request.model, request.model_arguments)
+    net = zoo.load(request.model, request.model_arguments, weights=request.weights)
     model = split(
         net, images[: min(8, len(images))], request.head, prepare=request.prepare, compile=request.compile,
         device=_device(request.device), dtype=None if request.dtype is None else DTYPES[request.dtype],
@@ -99,34 +115,30 @@ def _device(name: str) -> torch.device:
     return device
 
 
-def make_attack(request: Request) -> Attack:
-    """The attack asked for; its step size is a quarter of eps where none is given."""
-    maker = attacks.by_name(request.attack)
-    settings = {
-        "eps": request.eps,
-        "random_start": request.random_start,
-        "targeted": request.target is not None,
-    }
-    if request.attack != "fgsm" or request.step_size is not None:
-        settings["step_size"] = request.eps / 4 if request.step_size is None else request.step_size
-    return maker(request.norm, **settings)
-
-
 def make_work(request: Request) -> tuple[Plan, Work]:
     """Everything a recording needs, checked, and the plan that names it."""
     images = load_images(request)
-    attack = make_attack(request)
-    steps = request.steps if request.steps is not None else (attack.max_steps or 20)
     check_count("keep_images", request.keep_images, 0)
     check_count("shard_examples", request.shard_examples, 1)
     model, fingerprint = load_model(request, images)
-    measures = resolve(with_layers(model, request.measures))
-    recording = Recording(steps, measures, request.seed, request.restarts, request.every, request.keep)
+    attack = make_attack(request, model)
+    recording = _recording(request, attack, model)
     work = Work(
-        model, images, attack, recording, _target(request, images, attack, model.classes),
+        model, images, attack, recording,
+        _target(request, images, attack, model.classes) if isinstance(attack, Attack) else None,
         min(choose_batch_size(model, request.batch_size), request.shard_examples),
     )  # fmt: skip
     return make_plan(request, work, fingerprint), work
+
+
+def _recording(request: Request, attack: Attack | Adversary, model: SplitModel) -> Recording:
+    """How the walk is recorded; beside a library's attack, how its control walks are."""
+    if isinstance(attack, Adversary):
+        measures = chosen_measures(model, request.measures)
+        return Recording(CONTROL_STEPS, measures, request.seed)
+    steps = request.steps if request.steps is not None else (attack.max_steps or 20)
+    measures = resolve(with_layers(model, request.measures))
+    return Recording(steps, measures, request.seed, request.restarts, request.every, request.keep)
 
 
 def _target(request: Request, images: Images, attack: Attack, classes: int) -> Tensor | None:
@@ -150,11 +162,11 @@ def make_plan(request: Request, work: Work, fingerprint: str) -> Plan:
     return Plan(
         model=ModelPlan(
             spec=request.model, arguments=dict(request.model_arguments), fingerprint=fingerprint,
-            head=model.head_name, dtype=str(model.dtype).removeprefix("torch."), prepared=model.prepared,
+            weights=request.weights or "", head=model.head_name, dtype=str(model.dtype).removeprefix("torch."), prepared=model.prepared,
         ),
         data=DataPlan(spec=request.data, examples=len(work.images), fingerprint=work.images.fingerprint),
         attack=AttackPlan(
-            name=work.attack.name, settings=dict(work.attack.settings), target=request.target or "least-likely"
+            name=work.attack.name, settings=work.settings, target=request.target or "least-likely"
         ),
         recording=RecordingPlan(
             steps=recording.steps, every=recording.every, restarts=recording.restarts, seed=recording.seed,
@@ -167,7 +179,7 @@ def make_plan(request: Request, work: Work, fingerprint: str) -> Plan:
 
 def control_runs(plan: Plan, work: Work) -> Iterator[tuple[str, Plan, Work]]:
     """Name, plan and work of each control walk: same images, ball, steps and seed; no images kept."""
-    for attack in attacks.controls_of(work.attack):
+    for attack in control_attacks(work.attack):
         settings = AttackPlan(name=attack.name, settings=dict(attack.settings))
         recording = plan.recording.model_copy(update={"keep_images": 0})
         control = plan.model_copy(update={"attack": settings, "recording": recording})
@@ -200,8 +212,8 @@ def record_with_controls(
 def _record(run: RunFolder, work: Work, name: str, progress: Callable[[str, int], Progress] | None) -> int:
     missing = [run.plan.shards()[shard] for shard in run.missing_shards()]
     examples = sum(rows.stop - rows.start for rows in missing)
-    walked = work.recording.last_row(work.attack) + 1
-    counter = progress(name, examples * walked * work.recording.restarts) if progress and missing else None
+    total = examples * work.rows_an_example
+    counter = progress(name, total) if progress and missing else None
     return record_run(run, work, counter)
 
 
@@ -216,5 +228,8 @@ def _keep_doubts(run: RunFolder, work: Work) -> None:
 
 
 def doubts_of(run: RunFolder) -> list[Diagnostic]:
-    """The diagnostics that were kept when the run was recorded."""
-    return [Diagnostic(**one) for one in run.manifest()["diagnostics"]]
+    """The diagnostics that were kept when the run was recorded, and what the counts of its queries say."""
+    manifest = run.manifest()
+    queries = [one["queries"] for one in manifest["shards"].values() if "queries" in one]
+    kept = [Diagnostic(**one) for one in manifest["diagnostics"]]
+    return [*kept, *(diagnose_queries(add_counts(queries)) if queries else [])]

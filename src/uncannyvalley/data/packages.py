@@ -1,0 +1,26 @@
+"""Packages that only some names need, imported when such a name is used."""
+
+import importlib
+from types import ModuleType
+
+from uncannyvalley.errors import InputError
+
+BESIDE_TORCHVISION = (
+    "it needs a torchvision that was built for the installed torch; with the CPU build of torch from another "
+    "place torchvision breaks, and takes transformers with it, so use an environment of its own"
+)
+"""What to know before torchvision, or anything that pulls it in, is installed."""
+
+
+def need(module: str, wanted_for: str, install: str) -> ModuleType:
+    """The module of an optional package.
+
+    Raises InputError where it is missing or cannot be imported (a torchvision beside a torch it was not
+    built for raises RuntimeError), naming ``install``, what to do about it.
+    """
+    try:
+        return importlib.import_module(module)
+    except (ImportError, RuntimeError, OSError, AttributeError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        package = module.partition(".")[0]
+        raise InputError(f"{wanted_for} needs the package {package} ({reason}): {install}") from error

@@ -1,0 +1,46 @@
+"""The command that records a run again, from its plan alone."""
+
+import shlex
+from typing import Any
+
+from uncannyvalley.run.folder import RunFolder
+from uncannyvalley.run.plan import Plan
+
+OPTIONS = ("norm", "eps", "step_size", "steps", "restarts")
+"""Settings of an attack that are options of the command; others are given by --attack-arg."""
+
+IMPLIED = ("random_start", "targeted", "library", "version", "batch_size")
+"""Settings that other options give, or that are facts and no choice."""
+
+
+def command_of(run: RunFolder) -> str:
+    """``uncanny record …`` with everything that decided the numbers of ``run``."""
+    plan = run.plan
+    recording, settings = plan.recording, plan.attack.settings
+    parts: list[Any] = [
+        "uncanny record", "--model", plan.model.spec,
+        *(f"--model-arg {name}={value}" for name, value in plan.model.arguments.items()),
+        *(["--weights", plan.model.weights] if plan.model.weights else []),
+        "--data", plan.data.spec, "--limit", plan.data.examples, "--attack", plan.attack.name,
+        *_settings(plan),
+        *(["--random-start"] if settings.get("random_start") else []),
+        *(["--target", plan.attack.target] if settings.get("targeted") else []),
+        "--seed", recording.seed, "--every", recording.every, "--keep-images", recording.keep_images,
+        *(["--keep", recording.keep] if recording.keep != "measures" else []),
+        "--out", shlex.quote(run.path.name),
+    ]  # fmt: skip
+    return " ".join(str(part) for part in parts)
+
+
+def _settings(plan: Plan) -> list[Any]:
+    settings = plan.attack.settings
+    given = {name: settings[name] for name in OPTIONS if name in settings}
+    if "library" not in settings:
+        given |= {"steps": plan.recording.steps, "restarts": plan.recording.restarts}
+    parts: list[Any] = []
+    for name, value in given.items():
+        parts += [f"--{name.replace('_', '-')}", value]
+    for name, value in settings.items():
+        if name not in (*OPTIONS, *IMPLIED):
+            parts.append(f"--attack-arg {shlex.quote(f'{name}={value}')}")
+    return parts + (["--batch-size", settings["batch_size"]] if "batch_size" in settings else [])

@@ -1,0 +1,34 @@
+"""Texts of the command line → arguments of a function, as the types that its annotations state."""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from uncannyvalley.errors import InputError, unknown_name
+
+
+def typed(
+    build: Callable[..., Any], arguments: Mapping[str, str], what: str, *, besides: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Each argument as its annotated type; text where there is none.
+
+    Raises InputError for a name that ``build`` does not take, other than those in ``besides``, which are given
+    otherwise, and for a text that is no such type.
+    """
+    parameters = inspect.signature(build, eval_str=True).parameters
+    takes_any = any(one.kind is one.VAR_KEYWORD for one in parameters.values())
+    found: dict[str, Any] = {}
+    for name, text in arguments.items():
+        if name not in parameters and not takes_any:
+            raise unknown_name(what, name, [one for one in parameters if one not in besides])
+        annotation = parameters[name].annotation if name in parameters else inspect.Parameter.empty
+        if annotation is inspect.Parameter.empty:
+            found[name] = text
+            continue
+        try:
+            found[name] = TypeAdapter(annotation).validate_strings(text)
+        except ValidationError as error:
+            raise InputError(f"{what} {name}={text!r} is no {annotation}: {error.errors()[0]['msg']}") from error
+    return found
