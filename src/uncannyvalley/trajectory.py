@@ -129,7 +129,7 @@ class Trajectory:
         (smallest among adversarial rows: what attacks for the smallest perturbation accept). Rows that a query attack
         tried and rejected are gone from this view; the rest of a trajectory never carries a value forward.
         """
-        return Trajectory(best_so_far(self.table, by), self.ids)
+        return Trajectory(best_so_far(self.table, by), self.ids).described(accepted_by=by)
 
     @cached_property
     def _index(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -18,7 +18,10 @@ STRAGGLERS = 0.1
 
 @dataclass(frozen=True)
 class Curve:
-    """Median and band of one measure over the steps of one walk; gaps (rows not recorded) left out."""
+    """Median and band of one measure over the steps of one walk; gaps (rows not recorded) left out.
+
+    In the walk of a watched attack, examples that ended stay at their last row.
+    """
 
     walk: str
     measure: str
@@ -35,7 +38,8 @@ def curve(trajectory: Trajectory, measure: str) -> Curve:
     steps = _steps(values)
     recorded = values[:, steps]
     low, median, high = np.nanpercentile(recorded, [BAND[0], 50, BAND[1]], axis=0)
-    return Curve(trajectory.attack, measure, trajectory.unit(measure), steps, median, low, high)
+    name = trajectory.attack + (" (best so far)" if "accepted_by" in trajectory.about else "")
+    return Curve(name, measure, trajectory.unit(measure), steps, median, low, high)
 
 
 def _steps(values: np.ndarray) -> np.ndarray:
@@ -47,7 +51,23 @@ def _steps(values: np.ndarray) -> np.ndarray:
 def _of_correct(trajectory: Trajectory, measure: str) -> np.ndarray:
     correct = trajectory.column("adversarial")[:, 0] == 0
     values = trajectory.column(measure)
-    return values[correct] if correct.any() else values
+    values = values[correct] if correct.any() else values
+    return _held(values) if trajectory.is_observed else values
+
+
+def _held(values: np.ndarray) -> np.ndarray:
+    """Walks that ended stay at their last row: those left over would else be the images that were hardest to fool."""
+    recorded = ~np.isnan(values)
+    last = values.shape[1] - 1 - np.argmax(recorded[:, ::-1], axis=1)
+    ended = np.arange(values.shape[1]) > last[:, None]
+    return np.where(ended & recorded.any(axis=1)[:, None], values[np.arange(len(values)), last][:, None], values)
+
+
+def drawn_walk(trajectory: Trajectory) -> Trajectory:
+    """The view of a walk that curves show: what an attack that sees no gradient has accepted, not all that it tried."""
+    criteria = {"score": "margin", "decision": f"distance_{trajectory.about['settings']['norm']}"}
+    by = criteria.get(trajectory.about.get("kind", ""))
+    return trajectory if by is None else trajectory.accepted(by)
 
 
 @dataclass(frozen=True)

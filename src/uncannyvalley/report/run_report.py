@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from uncannyvalley.analysis.curves import Curve, curve, default_measures, share_curves
+from uncannyvalley.analysis.curves import Curve, curve, default_measures, drawn_walk, share_curves
 from uncannyvalley.analysis.phase_table import Phases, phases
 from uncannyvalley.analysis.reading import reading
 from uncannyvalley.analysis.summary import PhaseSummary
@@ -41,7 +41,8 @@ def write_report(run: RunFolder, found: Phases, class_names: tuple[str, ...] = (
     """Write the derived files beside the shards."""
     table = run.path / "phases.parquet"
     write_whole(table, lambda scratch: pq.write_table(found.table, scratch))
-    walks = {run.trajectory.attack: run.trajectory} | {
+    drawn = drawn_walk(run.trajectory)
+    walks = {run.trajectory.attack: drawn} | {
         name: control.trajectory for name, control in found.controls.items()
     }
     if len(default_measures(list(walks.values()), FIGURE_MEASURES)) < len(FIGURE_MEASURES):
@@ -53,9 +54,9 @@ def write_report(run: RunFolder, found: Phases, class_names: tuple[str, ...] = (
         WalkFigure(
             f"{_title(run)}: {_ball(run)}",
             _stretched(curves) if observed else curves,
-            share_curves(run.trajectory),
+            share_curves(drawn),
             summary.walks[0],
-            **({"axis": "query of the attack (0 is the clean image)"} if observed else {}),
+            **({"axis": "query of the attack (0 is the clean image; walks that ended stay at their last row)"} if observed else {}),
         )
     )
     figure, report = run.path / "walk.png", run.path / "report.html"
