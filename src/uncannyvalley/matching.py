@@ -67,11 +67,15 @@ class Matcher:
     Each call costs one matrix product of its rows with 2 n points.
     """
 
-    def __init__(self, originals: Float[Tensor, "n ..."], eps: float | None, norm: str, *, strict: bool = True) -> None:
+    def __init__(
+        self, originals: Float[Tensor, "n ..."], eps: float | None, norm: str, *, strict: bool = True
+    ) -> None:
         if norm not in ("linf", "l2"):
             raise unknown_name("norm", norm, ("linf", "l2"))
         if eps is not None and not (isinstance(eps, (int, float)) and math.isfinite(eps) and eps > 0):
-            raise InputError(f"eps must be a finite number above 0 in units of the input's range, or None; got {eps!r}")
+            raise InputError(
+                f"eps must be a finite number above 0 in units of the input's range, or None; got {eps!r}"
+            )
         originals = originals.flatten(1).float()
         self.count = len(originals)
         self._points = torch.cat([originals, originals])  # where each example began, then where it was last

@@ -30,5 +30,7 @@ def typed(
         try:
             found[name] = TypeAdapter(annotation).validate_strings(text)
         except ValidationError as error:
-            raise InputError(f"{what} {name}={text!r} is no {annotation}: {error.errors()[0]['msg']}") from error
+            raise InputError(
+                f"{what} {name}={text!r} is no {annotation}: {error.errors()[0]['msg']}"
+            ) from error
     return found

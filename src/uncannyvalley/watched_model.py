@@ -54,14 +54,19 @@ class Joined(nn.Module):
         weight, bias = model.head.weight, model.head.bias
         self.head = nn.Linear(weight.shape[1], weight.shape[0], bias is not None, device="meta")
         self.head.weight = nn.Parameter(weight, requires_grad=False)
-        self.head.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
+        if bias is not None:
+            self.head.bias = nn.Parameter(bias, requires_grad=False)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(tensor_of(self.body(self.place(x))))
 
 
 def watched(
-    net: nn.Module | SplitModel, model: SplitModel, see: Callable[[Tensor, Tensor, Tensor], None], *, prepared: bool
+    net: nn.Module | SplitModel,
+    model: SplitModel,
+    see: Callable[[Tensor, Tensor, Tensor], None],
+    *,
+    prepared: bool,
 ) -> WatchedModel:
     """``net``, split as ``model``, with every call seen.
 

@@ -5,7 +5,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from uncannyvalley.analysis.phase_table import CHANGES, SHARES, difference
-from uncannyvalley.analysis.summary import BOOTSTRAP_DRAWS, LEVEL, RIDGE, Figure
+from uncannyvalley.analysis.summary import BOOTSTRAP_DRAWS, LEVEL, Figure, reached
 
 FLAGS = ("flipped", "ridge", "valley", "below")
 MEDIANS = ("ridge_step", "flip_step", "valley_step", "ridge_height", "depth")
@@ -131,18 +131,6 @@ def quantities(columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
             if name in walks:
                 found[name] = np.where(np.isfinite(walks[name]), walks[name], np.nan)
     return found
-
-
-def reached(walks: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Which phases each example reached; see WalkSummary."""
-    flags = {"flipped": ~np.isnan(walks["flip_step"])}
-    if "depth" in walks:
-        flags |= {
-            "ridge": (walks["ridge_height"] >= RIDGE) & (walks["descent"] <= -RIDGE),
-            "valley": ~np.isnan(walks["valley_step"]),
-            "below": walks["depth"] > 0,
-        }
-    return flags
 
 
 def compare_values(

@@ -60,7 +60,9 @@ def _held(values: np.ndarray) -> np.ndarray:
     recorded = ~np.isnan(values)
     last = values.shape[1] - 1 - np.argmax(recorded[:, ::-1], axis=1)
     ended = np.arange(values.shape[1]) > last[:, None]
-    return np.where(ended & recorded.any(axis=1)[:, None], values[np.arange(len(values)), last][:, None], values)
+    return np.where(
+        ended & recorded.any(axis=1)[:, None], values[np.arange(len(values)), last][:, None], values
+    )
 
 
 def drawn_walk(trajectory: Trajectory) -> Trajectory:

@@ -30,7 +30,7 @@ NEEDED = ("log_relative_sharpness", "log_gini", "feature_norm", "log_geometry")
 
 @dataclass(frozen=True)
 class Phases:
-    """One row for each example; columns are attributes too (numpy float64, NaN where there is none).
+    """One row for each example that was walked; columns are attributes too (numpy float64, NaN where there is none).
 
     example, label, flip_step, ridge_step, ridge_height, valley_step, depth, steps (last recorded one), and for
     climb, descent and change: the change of log κ and its shares, such as ``descent_gini``. Examples that were
@@ -103,12 +103,18 @@ def _phase_columns(trajectory: Trajectory, restart: int) -> pa.Table:
         raise InputError(
             f"phases need the measures {', '.join(missing)}, which were not recorded; record with measures=None, or add them"
         )
-    sharpness = trajectory.column("log_relative_sharpness", restart)
-    adversarial = trajectory.column("adversarial", restart)
+    asked = ~np.isnan(trajectory.column("label", restart)).all(
+        axis=1
+    )  # a watched attack may leave images out
+
+    def column(name: str) -> np.ndarray:
+        return trajectory.column(name, restart)[asked]
+
+    sharpness, adversarial = column("log_relative_sharpness"), column("adversarial")
     parts = {
-        "gini": trajectory.column("log_gini", restart),
-        "norm": 2 * _log(trajectory.column("feature_norm", restart)),
-        "geometry": trajectory.column("log_geometry", restart),
+        "gini": column("log_gini"),
+        "norm": 2 * _log(column("feature_norm")),
+        "geometry": column("log_geometry"),
     }
     everyone = np.arange(len(sharpness))
     recorded = ~np.isnan(sharpness)
@@ -118,8 +124,8 @@ def _phase_columns(trajectory: Trajectory, restart: int) -> pa.Table:
     from_flip_on = np.arange(sharpness.shape[1]) >= np.where(np.isnan(flip), np.inf, flip)[:, None]
     valley = _first(from_flip_on & (sharpness < sharpness[:, :1]))
     columns = {
-        "example": trajectory.examples,
-        "label": trajectory.column("label", restart)[:, 0].astype(np.int64),
+        "example": trajectory.examples[asked],
+        "label": column("label")[:, 0].astype(np.int64),
         "flip_step": flip,
         "ridge_step": ridge.astype(float),
         "ridge_height": difference(sharpness[everyone, ridge], sharpness[:, 0]),

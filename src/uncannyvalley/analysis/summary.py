@@ -59,12 +59,7 @@ def summarise(name: str, columns: Mapping[str, np.ndarray]) -> WalkSummary:
     """Aggregate the columns of a phase table; see WalkSummary."""
     correct = columns["flip_step"] != 0
     walks = {key: values[correct] for key, values in columns.items()}
-    flags = {
-        "flipped": ~np.isnan(walks["flip_step"]),
-        "ridge": (walks["ridge_height"] >= RIDGE) & (walks["descent"] <= -RIDGE),
-        "valley": ~np.isnan(walks["valley_step"]),
-        "below": walks["depth"] > 0,
-    }
+    flags = reached(walks)
     fractions = {key: interval(flag.astype(float), np.mean) for key, flag in flags.items()}
     medians = {
         key: interval(walks[key], np.nanmedian)
@@ -83,6 +78,18 @@ def summarise(name: str, columns: Mapping[str, np.ndarray]) -> WalkSummary:
     )  # fmt: skip
 
 
+def reached(walks: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Which phases each example reached; see WalkSummary."""
+    flags = {"flipped": ~np.isnan(walks["flip_step"])}
+    if "depth" in walks:
+        flags |= {
+            "ridge": (walks["ridge_height"] >= RIDGE) & (walks["descent"] <= -RIDGE),
+            "valley": ~np.isnan(walks["valley_step"]),
+            "below": walks["depth"] > 0,
+        }
+    return flags
+
+
 def _finite_mean(values: np.ndarray) -> float:
     finite = values[np.isfinite(values)]
     return float(finite.mean()) if len(finite) else math.nan
@@ -98,10 +105,11 @@ def interval(values: np.ndarray, statistic: Callable[..., Any], level: float = L
     centre = float(statistic(values))
     if (values == values[0]).all():
         return Figure(centre, centre, centre)
-    drawn = bootstrap(
-        (values,), statistic, n_resamples=BOOTSTRAP_DRAWS, confidence_level=level, method="percentile",
-        vectorized=True, rng=np.random.default_rng(0),
-    ).confidence_interval  # fmt: skip
+    with np.errstate(invalid="ignore"):  # vanished values are infinite
+        drawn = bootstrap(
+            (values,), statistic, n_resamples=BOOTSTRAP_DRAWS, confidence_level=level, method="percentile",
+            vectorized=True, rng=np.random.default_rng(0),
+        ).confidence_interval  # fmt: skip
     return Figure(centre, float(drawn.low), float(drawn.high))
 
 

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from uncannyvalley.attacks.stopping import check_nats
+from uncannyvalley.attacks.stopping import check_finite
 from uncannyvalley.errors import InputError
 from uncannyvalley.measures import resolve
 from uncannyvalley.types import Measure, PerExample, Probe
@@ -63,7 +63,7 @@ class Band:
     def of(cls, score: Score, low: float, high: float, relative: bool) -> "Band":
         """The band, checked."""
         low, high = (
-            check_nats(name, value, least=-float("inf")) for name, value in (("low", low), ("high", high))
+            check_finite(name, value, least=-float("inf")) for name, value in (("low", low), ("high", high))
         )
         if low >= high:
             raise InputError(f"the band is empty: low={low:g} must lie below high={high:g}")

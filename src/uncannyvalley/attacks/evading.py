@@ -11,7 +11,7 @@ from torch import Tensor
 from uncannyvalley import objectives
 from uncannyvalley.attacks.ball import check_ball, per_row, project, random_point, steepest
 from uncannyvalley.attacks.band import Band, Score
-from uncannyvalley.attacks.stopping import check_nats, fooled, stop_settings, stop_when_fooled
+from uncannyvalley.attacks.stopping import check_finite, fooled, stop_settings, stop_when_fooled
 from uncannyvalley.attacks.tangent import inner, tangent_step
 from uncannyvalley.types import CONSTRAINT_GRAD, OBJECTIVE_GRAD, Attack, Draws, Probe, gap_to_others
 
@@ -78,7 +78,7 @@ def evading(
     """
     check_ball(norm, eps, step_size)
     band = Band.of(score, low, high, relative)
-    margin = check_nats("margin", margin)
+    margin = check_finite("margin", margin)
     objective = objectives.log_target_loss if targeted else objectives.log_loss
     settings = {
         "norm": norm, "eps": eps, "step_size": step_size, "random_start": random_start, "targeted": targeted,

@@ -128,7 +128,10 @@ def momentum(
     decay: float = 1.0,
     stop: float | None = None,
 ) -> Attack:
-    """PGD along a running sum of gradients, each divided by its L1 norm (Dong et al. 2018); ``stop`` as in ``pgd``."""
+    """PGD along a running sum of gradients, each divided by its L1 norm (Dong et al. 2018).
+
+    ``decay`` is the share of the sum that stays at each step; ``stop`` is that of ``pgd``.
+    """
     check_ball(norm, eps, step_size)
     settings = {
         "norm": norm, "eps": eps, "step_size": step_size, "random_start": random_start,

@@ -11,7 +11,7 @@ from torch import Tensor
 from uncannyvalley import objectives
 from uncannyvalley.attacks.ball import check_ball, per_row, project, random_point
 from uncannyvalley.attacks.band import Score, differentiable_score, named, watched
-from uncannyvalley.attacks.stopping import check_nats
+from uncannyvalley.attacks.stopping import check_finite
 from uncannyvalley.attacks.tangent import tangent_step
 from uncannyvalley.errors import InputError
 from uncannyvalley.types import CONSTRAINT_GRAD, OBJECTIVE_GRAD, Attack, Draws, Probe
@@ -57,7 +57,7 @@ def isoconfidence(
         raise InputError(
             "isoconfidence holds the margin of the true class and aims at none; leave targeted out"
         )
-    band = check_nats("band", band)
+    band = check_finite("band", band)
     if band == 0:
         raise InputError("band must be above 0 nats: no step keeps the margin to the last digit")
     pushed = differentiable_score(push, "push")

@@ -10,7 +10,7 @@ from torch import Tensor
 from uncannyvalley import objectives
 from uncannyvalley.attacks.ball import check_ball, per_row, project, random_point, steepest
 from uncannyvalley.attacks.band import Band, Score
-from uncannyvalley.attacks.stopping import check_nats, fooled, stop_settings, stop_when_fooled
+from uncannyvalley.attacks.stopping import check_finite, fooled, stop_settings, stop_when_fooled
 from uncannyvalley.attacks.tangent import without
 from uncannyvalley.errors import unknown_name
 from uncannyvalley.types import CONSTRAINT_GRAD, OBJECTIVE_GRAD, Attack, Draws, Probe
@@ -48,7 +48,7 @@ def orthogonal(
     if strategy not in STRATEGIES:
         raise unknown_name("strategy", strategy, STRATEGIES)
     band = Band.of(score, low, high, relative)
-    margin = check_nats("margin", margin)
+    margin = check_finite("margin", margin)
     objective = objectives.log_target_loss if targeted else objectives.log_loss
     settings = {
         "norm": norm, "eps": eps, "step_size": step_size, "random_start": random_start, "targeted": targeted,

@@ -19,18 +19,18 @@ def fooled(probe: Probe, *, targeted: bool, by: float = 0.0) -> Bool[Tensor, "n"
     return reached & (objectives.shortfall(probe, targeted=targeted) <= -by)
 
 
-def check_nats(name: str, value: object, *, least: float = 0.0) -> float:
-    """``value`` as a finite number of nats of at least ``least``; InputError otherwise."""
+def check_finite(name: str, value: object, *, least: float = 0.0) -> float:
+    """``value`` as a finite number of at least ``least``; InputError otherwise."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise InputError(f"{name} is a finite number of nats, got {value!r}")
+        raise InputError(f"{name} is a finite number, got {value!r}")
     if value < least:
-        raise InputError(f"{name} must be at least {least:g} nats, got {value!r}")
+        raise InputError(f"{name} must be at least {least:g}, got {value!r}")
     return float(value)
 
 
 def stop_settings(stop: float | None) -> dict[str, Any]:
     """``stop`` for an attack's settings: only where it is set, so that other runs keep their keys."""
-    return {} if stop is None else {"stop": check_nats("stop", stop)}
+    return {} if stop is None else {"stop": check_finite("stop", stop)}
 
 
 def stop_when_fooled(

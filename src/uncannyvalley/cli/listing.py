@@ -11,7 +11,9 @@ from uncannyvalley.errors import unknown_name
 
 
 def list_names(
-    what: Annotated[str, typer.Argument(help="attacks, measures, quantities, models or data.", show_default=False)],
+    what: Annotated[
+        str, typer.Argument(help="attacks, measures, quantities, models or data.", show_default=False)
+    ],
     json: options.Json = False,
 ) -> None:
     """List the attacks, the measures at the head, the quantities of any layer, or the forms of --model and --data."""

@@ -245,14 +245,15 @@ def _apart(fingerprints: list[str], candidates: Sequence[list[str]]) -> list[str
 
 
 def _model_labels(plans: Sequence[Plan]) -> list[list[str]]:
-    """By the arguments that differ, by callable, and by both."""
+    """By the arguments that differ, by callable, by weights, by file, and by file and arguments."""
     keys = dict.fromkeys(key for plan in plans for key in plan.model.arguments)
     differing = [key for key in keys if len({plan.model.arguments.get(key) for plan in plans}) > 1]
     arguments = [" ".join(plan.model.arguments.get(key, "default") for key in differing) for plan in plans]
     callables = [plan.model.spec.rpartition(":")[2] for plan in plans]
     files = ["/".join(Path(plan.model.spec.rpartition(":")[0]).parts[-2:]) for plan in plans]
     both = [f"{name} {text}".strip() for name, text in zip(files, arguments, strict=True)]
-    return [arguments, callables, files, both]
+    weights = [Path(plan.model.weights or "").stem for plan in plans]
+    return [arguments, callables, weights, files, both]
 
 
 def _data_labels(plans: Sequence[Plan]) -> list[list[str]]:

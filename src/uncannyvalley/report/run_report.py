@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -56,7 +55,13 @@ def write_report(run: RunFolder, found: Phases, class_names: tuple[str, ...] = (
             _stretched(curves) if observed else curves,
             share_curves(drawn),
             summary.walks[0],
-            **({"axis": "query of the attack (0 is the clean image; walks that ended stay at their last row)"} if observed else {}),
+            **(
+                {
+                    "axis": "query of the attack (0 is the clean image; walks that ended stay at their last row)"
+                }
+                if observed
+                else {}
+            ),
         )
     )
     figure, report = run.path / "walk.png", run.path / "report.html"

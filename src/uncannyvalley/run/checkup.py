@@ -39,7 +39,11 @@ def check_up(request: Request, order: int | None = None) -> CheckUp:
     images = load_images(request)
     model, fingerprint = load_model(request, images)
     x, y = images[:], images.labels
-    settings: dict[str, Any] = {"norm": request.ball_norm, "eps": request.ball_eps, "step_size": request.ball_eps / 4}
+    settings: dict[str, Any] = {
+        "norm": request.ball_norm,
+        "eps": request.ball_eps,
+        "step_size": request.ball_eps / 4,
+    }
     started = time.perf_counter()
     trial = record(model, x, y, pgd(**settings), steps=TRIAL_STEPS)
     seconds = time.perf_counter() - started

@@ -56,16 +56,22 @@ def _more(
     given = dict(request.attack_arguments)
     for name in given:
         if name in taken:
-            raise InputError(f"{name} has an option of its own; write --{name.replace('_', '-')} in place of --attack-arg")
+            raise InputError(
+                f"{name} has an option of its own; write --{name.replace('_', '-')} in place of --attack-arg"
+            )
     scores = {name: given.pop(name) for name in SCORES if name in given and model is not None}
     found = typed(maker, given, f"setting of {request.attack}", besides=tuple(taken))
     known = inspect.signature(maker).parameters
     for name, text in scores.items():
         if name not in known:
-            raise unknown_name(f"setting of {request.attack}", name, [one for one in known if one not in taken])
+            raise unknown_name(
+                f"setting of {request.attack}", name, [one for one in known if one not in taken]
+            )
         measure, at, layer = text.partition("@")
         if at and measure != "log_relative_sharpness":
-            raise InputError(f"{name}={text!r}: of a layer, log_relative_sharpness can be moved; write log_relative_sharpness@{layer}")
+            raise InputError(
+                f"{name}={text!r}: of a layer, log_relative_sharpness can be moved; write log_relative_sharpness@{layer}"
+            )
         found[name] = layer_sharpness(model, layer) if at and model is not None else text
     return found
 

@@ -79,7 +79,9 @@ class Plan(_Part):
     @property
     def key(self) -> str:
         """SHA-256 over the content. Paths and layout are left out: they name numbers, they do not decide them."""
-        content = self.model_dump(mode="json", exclude={"layout": True, "model": {"spec", "weights"}, "data": {"spec"}})
+        content = self.model_dump(
+            mode="json", exclude={"layout": True, "model": {"spec", "weights"}, "data": {"spec"}}
+        )
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def shards(self) -> dict[str, slice]:
@@ -122,7 +124,9 @@ class Plan(_Part):
                 continue
             if isinstance(value, dict):
                 found += [
-                    f"{part}.{key}" for key in value if key not in ("spec", "weights") and value[key] != theirs[part].get(key)
+                    f"{part}.{key}"
+                    for key in value
+                    if key not in ("spec", "weights") and value[key] != theirs[part].get(key)
                 ]
             else:
                 found.append(part)

@@ -17,8 +17,8 @@ from uncannyvalley.data import Images
 from uncannyvalley.derivatives.layer_measures import with_layers
 from uncannyvalley.errors import InputError, unknown_name
 from uncannyvalley.measures import resolve
-from uncannyvalley.recording import check_target, choose_batch_size
 from uncannyvalley.observing import chosen_measures
+from uncannyvalley.recording import check_target, choose_batch_size
 from uncannyvalley.run.folder import RunFolder, folder_for
 from uncannyvalley.run.named_attack import CONTROL_STEPS, EPS, control_attacks, make_attack
 from uncannyvalley.run.plan import (
