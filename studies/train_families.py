@@ -63,8 +63,8 @@ CONVOLUTIONAL = Recipe(epochs=8, optimizer=sgd, rate=0.2, pad=4, mirror=True, sm
 RECIPES = {
     "vgg11-bn": replace(CONVOLUTIONAL, epochs=6),
     VIT: Recipe(epochs=12, optimizer=adamw, rate=2e-3, pad=2, mirror=False, small=False),
-    "resnet18": replace(CONVOLUTIONAL, epochs=6),
-    "wideresnet28-4": replace(CONVOLUTIONAL, epochs=4),
+    "resnet18": replace(CONVOLUTIONAL, epochs=5),
+    "wideresnet28-4": replace(CONVOLUTIONAL, epochs=3),
     "densenet121": replace(CONVOLUTIONAL, epochs=3),
 }
 """The queue, the cheap ones first."""

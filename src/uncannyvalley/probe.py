@@ -122,7 +122,7 @@ def _followable(function: PerExample, values: Tensor, gradient: Tensor) -> Tenso
 
 
 def _name_of(function: PerExample) -> str:
-    return getattr(function, "name", None) or getattr(function, "__name__", type(function).__name__)
+    return str(getattr(function, "name", None) or getattr(function, "__name__", type(function).__name__))
 
 
 def _not_differentiable(function: PerExample) -> InputError:

@@ -75,7 +75,8 @@ class Trajectory:
     @property
     def rows(self) -> int:
         """Rows of one walk: the clean point, a random start if any, and the steps; or the most queries of an example."""
-        return self.about["rows"] if "rows" in self.about else self._most_rows
+        rows = self.about.get("rows")
+        return self._most_rows if rows is None else rows
 
     @cached_property
     def _most_rows(self) -> int:

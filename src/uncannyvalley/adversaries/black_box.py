@@ -87,7 +87,7 @@ def boundary(
     restarts: int = 1,
     queries: int = 1000,
     directions: int = 100,
-    other_images: bool = True,
+    other_images: bool = False,
     spherical_step: float = 0.01,
     source_step: float = 0.01,
 ) -> Adversary:
@@ -115,7 +115,7 @@ def hopskipjump(
     restarts: int = 1,
     queries: int = 1000,
     directions: int = 100,
-    other_images: bool = True,
+    other_images: bool = False,
     initial_gradient_eval_steps: int = 100,
     max_gradient_eval_steps: int = 10000,
     gamma: float = 1.0,
@@ -128,7 +128,7 @@ def hopskipjump(
 
     Starting points: noise, drawn up to ``directions`` times (1000 in the library) and blended into the image in 50 steps;
     where that finds none and with ``other_images``, the nearest image of the batch that the network takes for another
-    class. Images that are misclassified from the start come back as they are and count as fooled; images without a
+    class (not by default: who watches the queries would take that start for the other image's). Images that are misclassified from the start come back as they are and count as fooled; images without a
     starting point, or on which the library fails also when alone, come back as they are and not fooled.
     Queries an image: 1 + the start's (at most directions + 52), then restarts times those above.
     Raises InputError for an unknown norm or settings out of range.

@@ -85,7 +85,7 @@ def _stretched(curves: dict[str, dict[str, Curve]]) -> dict[str, dict[str, Curve
 
 def _title(run: RunFolder) -> str:
     """The attack and the last two parts of where the images came from."""
-    return f"{run.plan.attack.name} on {'/'.join(Path(run.plan.data.spec.rpartition(':')[2]).parts[-2:])}"
+    return f"{run.plan.attack.name} on {'/'.join(Path(run.plan.data.spec.partition(':')[2] or run.plan.data.spec).parts[-2:])}"
 
 
 def _ball(run: RunFolder) -> str:

@@ -1,16 +1,15 @@
 """Models of one's own: a Python file and a callable in it."""
 
 import importlib.util
-import inspect
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
 from uncannyvalley.errors import InputError, unknown_name
+from uncannyvalley.typed_arguments import typed
 
 
 def from_file(spec: str, arguments: Mapping[str, str]) -> nn.Module:
@@ -24,7 +23,7 @@ def from_file(spec: str, arguments: Mapping[str, str]) -> nn.Module:
     sys.path.insert(0, str(path.parent.resolve()))  # so that the file can import its neighbours
     try:
         build = _callable_in(path, name)
-        net = build(**_typed(build, arguments))
+        net = build(**typed(build, arguments, "model argument"))
     except InputError:
         raise
     except Exception as error:
@@ -48,24 +47,3 @@ def _callable_in(path: Path, name: str) -> Callable[..., Any]:
         known = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
         raise unknown_name(f"callable in {path.name}", name, known)
     return found
-
-
-def _typed(build: Callable[..., Any], arguments: Mapping[str, str]) -> dict[str, Any]:
-    """Each argument as its annotated type; text where there is none."""
-    parameters = inspect.signature(build, eval_str=True).parameters
-    takes_any = any(one.kind is one.VAR_KEYWORD for one in parameters.values())
-    typed: dict[str, Any] = {}
-    for name, text in arguments.items():
-        if name not in parameters and not takes_any:
-            raise unknown_name("model argument", name, parameters)
-        annotation = parameters[name].annotation if name in parameters else inspect.Parameter.empty
-        if annotation is inspect.Parameter.empty:
-            typed[name] = text
-            continue
-        try:
-            typed[name] = TypeAdapter(annotation).validate_strings(text)
-        except ValidationError as error:
-            raise InputError(
-                f"model argument {name}={text!r} is no {annotation}: {error.errors()[0]['msg']}"
-            ) from error
-    return typed
