@@ -1,6 +1,7 @@
 """Image classifiers of the Hugging Face hub, or of a folder, with what their image processor does inside φ."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,8 @@ def from_hub(name: str, arguments: Mapping[str, str], pretrained: bool) -> Named
     folder = Path(name).expanduser()
     source = str(folder) if folder.is_dir() else name
     try:
-        net = _network(transformers, source, pretrained)
+        with _without_bars(transformers, folder.is_dir()):
+            net = _network(transformers, source, pretrained)
         processor = transformers.AutoImageProcessor.from_pretrained(
             source, backend="pil", trust_remote_code=False
         )
@@ -51,6 +53,20 @@ def from_hub(name: str, arguments: Mapping[str, str], pretrained: bool) -> Named
         ) from error
     transform = transform_of(processor, int(getattr(net.config, "num_channels", 3)))
     return Named(WithInputTransform(transform, net).eval(), net)
+
+
+@contextmanager
+def _without_bars(transformers: Any, wanted: bool) -> Iterator[None]:
+    """No progress bars for the moment that a local file takes; downloads keep theirs."""
+    logging = transformers.utils.logging
+    if not wanted or not logging.is_progress_bar_enabled():
+        yield
+        return
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.enable_progress_bar()
 
 
 def _network(transformers: Any, source: str, pretrained: bool) -> nn.Module:
