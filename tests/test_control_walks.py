@@ -93,10 +93,16 @@ def test_recorded_distances_are_those_of_the_images_and_stay_in_the_ball(norm: s
         for kind in NORMS:
             truth = torch.stack([distances(one.double(), x.double(), kind) for one in path], dim=1)
             values = recorded.column(f"distance_{kind}")[:, : len(path)]
-            np.testing.assert_allclose(values, truth, rtol=1e-6, atol=0, err_msg=attack.name)
+            walked = np.isfinite(values)  # all of it, but for rows that stop at their flip
+            assert walked.all() or attack.name == "early"
+            np.testing.assert_allclose(
+                values[walked], truth.numpy()[walked], rtol=1e-6, atol=0, err_msg=attack.name
+            )
         within = recorded.column(f"distance_{norm}")[:, : len(path)]
         assert (within[:, 0] == 0).all()
-        assert (within <= 0.3 + 2**-22).all()  # pixels are float32: half an ulp each for x and x + eps
+        assert (
+            within[np.isfinite(within)] <= 0.3 + 2**-22
+        ).all()  # pixels are float32: half an ulp each for x and x + eps
 
 
 @pytest.mark.parametrize("norm", NORMS)

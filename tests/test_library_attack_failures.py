@@ -4,11 +4,12 @@ import sys
 from collections.abc import Callable
 
 import pytest
-import test_library_attacks
 import torch
 from jaxtyping import config
-from test_library_attacks import NORMS, QUICK, Constant, Counted, distance, quick, wrong
 from torch import Tensor, nn
+
+import test_library_attacks
+from test_library_attacks import NORMS, QUICK, Constant, Counted, distance, quick, wrong
 from uncannyvalley import InputError
 from uncannyvalley.adversaries import Adversary, by_name
 from uncannyvalley.adversaries.containment import library

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+
 from uncannyvalley import InputError
 from uncannyvalley.adversaries import Adversary, by_name
 

@@ -14,6 +14,7 @@ ATTACKS: dict[str, Callable[..., Attack]] = {
     "fgsm": fgsm,
     "pgd": pgd,
     "momentum": momentum,
+    "early": early,
     "noise": noise,
     "assist": assist,
     "evading": evading,

@@ -100,7 +100,8 @@ def early(
     Its last recorded row is the first misclassified one (targeted: the first in its target class).
     """
     attack = pgd(norm, eps=eps, step_size=step_size, random_start=random_start, targeted=targeted, stop=0.0)
-    return attack._replace(name="early")
+    settings = {name: value for name, value in attack.settings.items() if name != "stop"}  # its name says so
+    return attack._replace(name="early", settings=settings)
 
 
 def fgsm(

@@ -35,7 +35,7 @@ def log_largest_of_gram(softmax: TopClassSoftmax, gram: Float[Tensor, "n c c"]) 
 
     Only ``weights``, ``log_top`` and ``log_scale`` of ``softmax`` are read; the top class itself may be left out.
     """
-    root = softmax.weights.sqrt()
+    root = softmax.weights.clamp(min=torch.finfo(torch.float64).tiny).sqrt()  # at 0 its slope is infinite
     # 1 − √p_t = −expm1(½ log p_t), exact where p_t rounds to 1
     shrink = (-torch.expm1(softmax.log_top / 2) / softmax.weight_sum)[:, None, None]
     column, row = root[:, :, None], root[:, None, :]

@@ -30,9 +30,7 @@ def log_error_probability(probe: Probe) -> Float[Tensor, "n"]:
 @measure("margin", unit="nats", order=0)
 def margin(probe: Probe) -> Float[Tensor, "n"]:
     """z_y − max_{s≠y} z_s; negative where the prediction is wrong."""
-    exact = probe.logits.double()
-    others = exact.scatter(1, probe.y[:, None], -torch.inf).amax(dim=1)
-    return exact.gather(1, probe.y[:, None]).squeeze(1) - others
+    return objectives.margin(probe)
 
 
 @measure("logit_gap", unit="nats", order=0)

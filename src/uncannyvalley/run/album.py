@@ -44,6 +44,8 @@ class Album:
         sharpness = values.get("log_relative_sharpness")
         if sharpness is None:
             sharpness = log_relative_sharpness(probe).cpu().numpy()
+        if probe.recorded is not None:  # rows of walks that have stopped
+            sharpness = np.where(probe.recorded.cpu().numpy(), sharpness, np.nan)
         wrong = (probe.predicted != probe.y).cpu().numpy()
         for batch_row in rows[~np.isnan(sharpness[rows])].tolist():
             one, step = int(ids[batch_row]), int(steps[batch_row])
