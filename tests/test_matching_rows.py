@@ -150,6 +150,18 @@ def test_near_images_whose_balls_overlap_are_told_apart_by_where_they_were_last(
     assert matcher.match(x[1:2]).owner.tolist() == [1]
 
 
+def test_a_restart_at_the_original_is_found_beside_another_walk() -> None:
+    """The other walk has come nearer to it than the example's own last row is."""
+    x, across = pair(0.5)
+    away = directions(x[:1], "l2", torch.Generator().manual_seed(9))
+    matcher = Matcher(x, None, "l2")
+    for length in torch.linspace(0, 0.35, 8):
+        assert matcher.match(x[:1] - length * across + 0.2 * length * away).owner.tolist() == [0]
+    for length in torch.linspace(0, 0.35, 8):
+        assert matcher.match(x[1:2] - length * across).owner.tolist() == [1]
+    assert matcher.match(x[:1]).owner.tolist() == [0]
+
+
 @pytest.mark.parametrize("eps", [1.0, None])
 def test_walks_that_meet_head_on_are_ambiguous(eps: float | None) -> None:
     x, across = pair(0.5)

@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 import uncannyvalley as uv
 from test_no_side_effects import assert_same, state_of
-from test_observing import pgd
-from truth import close, directions, measured_afresh
+from truth import Scene, close, directions, measured_afresh, pgd
 from uncannyvalley import InputError, matching, watching
 from uncannyvalley.adversaries import ADVERSARIES, Adversary, by_name
 from uncannyvalley.adversaries.containment import library
@@ -20,7 +19,6 @@ from uncannyvalley.types import Measure
 from uncannyvalley.watching import add_counts, watch, watch_batch
 
 NAMES = ["log_relative_sharpness", "margin", "distance_linf", "distance_l2"]
-Scene = tuple[nn.Module, Tensor, Tensor]
 
 QUICK = {
     "apgd-ce": ("linf", {"eps": 8 / 255, "steps": 4}),
@@ -98,7 +96,7 @@ def test_from_the_clean_image_to_the_one_returned(
 
 
 @pytest.mark.shared
-@pytest.mark.parametrize("name", ["apgd-ce", "square", "boundary"])
+@pytest.mark.parametrize("name", ["apgd-ce", "nes"])
 def test_the_same_seed_gives_the_same_table_and_another_one_does_not(name: str, eight: Scene) -> None:
     net, x, y = eight[0], eight[1][:4], eight[2][:4]
     first, again, other = (watch(net, x, y, quick(name), measures=NAMES, seed=seed) for seed in (3, 3, 4))
@@ -168,7 +166,6 @@ class MarkReader:
 @pytest.mark.parametrize(
     ("name", "norm", "options"),
     [
-        ("autoattack", "linf", {"eps": 2 / 255, "queries": 15, "targets": 1}),
         ("autoattack", "l2", {"eps": 0.15, "queries": 15, "targets": 1}),
         ("apgd-ce", "l2", {"eps": 0.5, "steps": 8, "restarts": 3}),
         ("fab", "l2", {"eps": 0.5, "steps": 4, "restarts": 2}),
@@ -188,11 +185,9 @@ def test_rows_of_near_copies_are_never_mixed_up(
     reader = MarkReader()
     found = watch_batch(model, x, y, range(8), by_name(name)(norm, **options), resolve(["loss"]), 0, reader)
     assert reader.wrong == 0
-    assert (
-        reader.right
-        == found.counts["matched"]
-        >= 0.9 * sum(found.counts[fate.name.lower()] for fate in matching.Fate)
-    )
+    assert reader.right == found.counts["matched"]
+    if options["eps"] is not None:  # without a ball, what is further off than the next image is nobody's
+        assert reader.right >= 0.9 * sum(found.counts[fate.name.lower()] for fate in matching.Fate)
 
 
 # --- libraries that are given walk.model --------------------------------------------------------------
@@ -219,8 +214,9 @@ def test_pyautoattack_on_the_watched_model(small_net: nn.Module, small_images: t
     """It overwrites logits, leaves random states behind, and asks only for the images that are not fooled yet."""
     net, x = small_net, small_images[0]
     y = net(x).argmax(dim=1)
-    with uv.observe(net, x, y, NAMES, eps=0.05) as walk:
-        found = by_name("square")(eps=0.05, queries=30).run(walk.model, x, y, 0)
+    y[:3] = (y[:3] + 1) % 4  # misclassified from the start
+    with uv.observe(net, x, y, NAMES, eps=0.3) as walk:
+        found = by_name("square")(eps=0.3, queries=30).run(walk.model, x, y, 0)
         walk.ask(found.images)
     assert walk.fates == {
         "matched": len(walk.trajectory.table),

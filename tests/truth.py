@@ -7,12 +7,17 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from uncannyvalley import measures as registry
 from uncannyvalley.matching import BALL_FLOOR, BALL_SLACK, CLEARLY, Fate, Matcher
+from uncannyvalley.observing import Observation
 from uncannyvalley.probe import Prober
 from uncannyvalley.splitting import split
 from uncannyvalley.trajectory import Trajectory
+
+Scene = tuple[nn.Module, Tensor, Tensor]
+"""A network, images and labels."""
 
 Ask = Callable[[Tensor, Tensor], object]
 """Rows and their true examples, −1 for none, as an adversary queries them."""
@@ -100,6 +105,20 @@ def wander(
             rows = into_ball(last[part] + step * directions(x[part], norm, draw), x[part], eps, norm)
             ask(rows, part)
             last[part] = rows
+
+
+def pgd(
+    model: Callable, x: Tensor, y: Tensor, *, eps: float = 0.1, steps: int = 5, start: Tensor | None = None
+) -> Tensor:
+    """PGD as one writes it by hand; ``model`` may return what has logits."""
+    at = x.clone() if start is None else start.clone()
+    for _ in range(steps):
+        at = at.detach().requires_grad_()
+        out = model(at)
+        loss = F.cross_entropy(getattr(out, "logits", out), y)
+        (slope,) = torch.autograd.grad(loss, at)
+        at = torch.clamp(at.detach() + 0.3 * eps * slope.sign(), x - eps, x + eps).clamp(0, 1)
+    return at
 
 
 # --- what is right -----------------------------------------------------------------------------------
@@ -198,3 +217,8 @@ def close(found: np.ndarray, expected: np.ndarray, name: str, within: float = 1e
     np.testing.assert_array_equal(found[~finite], expected[~finite], err_msg=name)
     off = np.abs(found - expected)[finite] / np.maximum(1, np.abs(expected[finite]))
     assert off.max(initial=0) <= within, f"{name} is off by {off.max():.1e}"
+
+
+def counted(walk: Observation, **fates: int) -> bool:
+    """Whether so many rows had these fates, and none another."""
+    return walk.fates == {"matched": 0, "ambiguous": 0, "unmatched": 0, "not_finite": 0} | fates
