@@ -49,7 +49,9 @@ def test_public_names_are_there_and_no_modules_hide_them() -> None:
 
     for name in uv.__all__:
         value = getattr(uv, name)
-        assert name in ("adversaries", "attacks", "measures", "objectives") or not inspect.ismodule(value), name
+        assert name in ("adversaries", "attacks", "measures", "objectives") or not inspect.ismodule(value), (
+            name
+        )
     for name in ("pgd", "fgsm", "momentum", "noise", "assist"):
         assert callable(getattr(uv.attacks, name))
 

@@ -1,10 +1,7 @@
 """uncanny compare: runs side by side, their differences with intervals, and the figure."""
 
 import json
-import math
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
@@ -14,13 +11,14 @@ import pytest
 from PIL import Image
 
 import uncannyvalley as uv
-from made import made
 from test_curvature_commands import in_process
 from uncannyvalley import InputError
-from uncannyvalley.analysis.comparison import Walked, compare_runs, over_fractions
-from uncannyvalley.analysis.contrast import compare_values, contrast
+from uncannyvalley.analysis.comparison import compare_runs
+from uncannyvalley.analysis.contrast import contrast
+from uncannyvalley.analysis.walked import Walked
 from uncannyvalley.cli import printing
-from uncannyvalley.report.comparison import run_names
+from uncannyvalley.run.naming import decided, run_names
+from uncannyvalley.run.plan import Plan
 from uncannyvalley.run.request import Request, make_work, record_with_controls
 from uncannyvalley.trajectory import Trajectory
 
@@ -111,17 +109,6 @@ def test_measures_at_clean_flip_and_end(compared: dict, runs: dict[str, Path]) -
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("paired", [True, False])
-def test_intervals_of_means_agree_with_the_central_limit_theorem(paired: bool) -> None:
-    rng = np.random.default_rng(3)
-    first = rng.normal(size=400)
-    second = first + rng.normal(0.5, 0.3, size=400)
-    error = (second - first).std() / 20 if paired else math.hypot(first.std(), second.std()) / 20
-    found = compare_values(first, second, np.mean, paired=paired).difference
-    assert found.value == pytest.approx((second - first).mean())
-    assert (found.high - found.low) / (2 * 1.96 * error) == pytest.approx(1, abs=0.1)
-
-
 def test_pairing_narrows_the_interval_on_the_same_images(runs: dict[str, Path]) -> None:
     walks = [(name, uv.phases(trajectory_of(runs, name))) for name in ("pgd", "momentum")]
     columns = [(name, {one: found.column(one) for one in found.table.column_names}) for name, found in walks]
@@ -136,76 +123,6 @@ def test_other_images_are_not_paired(runs: dict[str, Path]) -> None:
     shown = in_process("compare", runs["pgd"], runs["other_images"]).stdout
     assert "Not paired: 20 images (other images)" in shown
     assert "against" in shown
-
-
-def walked(sharpness: list[list[float]], wrong: list[list[bool]]) -> Walked:
-    return Walked(made(sharpness, wrong), "images")
-
-
-def test_pairs_leave_out_what_either_misclassified_and_steps_what_either_lacks() -> None:
-    calm, flips, never = [False] * 3, [False, True, True], [True] * 3
-    first = walked([[0.0, 5, -1]] * 4, [flips, flips, flips, never])
-    second = walked([[0.0, 4, -3]] * 4, [never, calm, flips, flips])
-    (found,) = compare_runs({"first": first, "second": second}).contrasts
-    assert found.examples == (2, 2)
-    assert found.differences["depth"].difference.value == 2
-    assert found.differences["flipped"].difference.value == -0.5
-    assert found.differences["flip_step"].examples == (1, 1)
-    assert math.isnan(found.differences["flip_step"].difference.value)  # one example has no interval
-    assert compare_runs({"first": first, "second": second}, baseline="second").contrasts[0].second == "first"
-
-
-def test_walks_that_end_one_by_one() -> None:
-    """The last recorded row of each example counts; curves stop where fewer than half of the images are left."""
-    nan = math.nan
-    long = walked(
-        [[0, 1, 2, nan, nan], [0, 2, 4, 6, nan], [0, 3, 3, 3, 9]], [[False, True, True, True, True]] * 3
-    )
-    short = walked([[0.0, 1]] * 3, [[False, True]] * 3)
-    found = compare_runs({"long": long, "short": short}, measures=["log_relative_sharpness"])
-    moves = found.measures["log_relative_sharpness"]["long"]
-    assert moves is not None
-    assert moves.end.value == np.median([2, 6, 9])
-    assert moves.flip.value == 2
-    drawn = found.drawn["long"]
-    assert found.axis == "step"
-    assert drawn.curve is not None
-    assert drawn.curve.steps.tolist() == [0, 1, 2, 3]
-    assert drawn.curve.median.tolist() == [0, 2, 3, 4.5]
-    assert drawn.cut
-    assert not found.drawn["short"].cut
-    assert drawn.flip == (1, 2)
-    fractions = compare_runs({"long": long, "short": short}, axis="fraction").drawn["long"]
-    assert fractions.curve is not None
-    assert fractions.curve.median[-1] == 6
-    assert fractions.flip is not None
-    assert fractions.flip[0] == pytest.approx(1 / 3)
-
-
-def test_fractions_are_straight_between_recorded_rows() -> None:
-    nan = math.nan
-    found = over_fractions(np.array([[0, 4, nan, nan, nan], [0, nan, 2, nan, 10], [-np.inf, 1, 3, nan, nan]]))
-    np.testing.assert_allclose(found[0], np.linspace(0, 4, 201))
-    np.testing.assert_allclose(found[1, [0, 25, 100, 150, 200]], [0, 0.5, 2, 6, 10])
-    assert found[2, :100].tolist() == [-np.inf] * 100
-    assert found[2, [100, 150, 200]].tolist() == [1, 2, 3]
-
-
-def test_long_and_short_walks_share_an_axis_of_fractions() -> None:
-    def walk(rows: int) -> Walked:
-        return walked([[float(row) for row in range(rows)]] * 3, [[False] * rows] * 3)
-
-    assert compare_runs({"a": walk(5), "b": walk(21)}).axis == "step"
-    assert compare_runs({"a": walk(5), "b": walk(22)}).axis == "fraction"
-    assert compare_runs({"a": walk(5), "b": walk(22)}, axis="step").axis == "step"
-
-
-def test_vanished_sharpness_is_compared_without_a_warning() -> None:
-    gone = walked([[0.0, 5, -np.inf], [1, 2, -3], [-np.inf, 2, -np.inf]], [[False, True, True]] * 3)
-    calm = walked([[0.0, 1, 0], [1, 1.5, 1], [2, 2, 2]], [[False] * 3] * 3)
-    found = compare_runs({"gone": gone, "calm": calm})
-    assert json.dumps(found.to_dict(), allow_nan=False)
-    assert found.contrasts[0].differences["flipped"].difference.value == -1
 
 
 def test_runs_without_phases_are_compared_on_what_they_share(runs: dict[str, Path]) -> None:
@@ -287,14 +204,47 @@ def test_names_say_what_differs(runs: dict[str, Path]) -> None:
             )
         }
     )
+    trained = plan.model_copy(
+        update={"model": model.model_copy(update={"weights": "nets/trained.pt", "fingerprint": "b"})}
+    )
     longer = plan.model_copy(update={"recording": plan.recording.model_copy(update={"steps": 9, "seed": 4})})
     assert named(plan, wider) == ["linf 0.3", "linf 8/255"]
     assert named(plan, other) == ["default", "wide"]
     assert named(plan, longer) == ["8 steps", "9 steps"]
+    assert named(plan, trained) == ["no weights", "trained"]
     assert named(plan, plan) == ["run0", "run1"]
     assert named(plan, other, wider) == ["default, linf 0.3", "wide, linf 0.3", "default, linf 8/255"]
     assert named(plan, wider, wider) == ["linf 0.3, run0", "linf 8/255, run1", "linf 8/255, run2"]
     assert run_names([plan, plan], [Path("a/run"), Path("b/run")]) == ["a/run", "b/run"]
+
+
+def test_what_decided_the_numbers_where_runs_differ(runs: dict[str, Path]) -> None:
+    plan = uv.open_run(runs["pgd"]).plan
+
+    def changed(part: str, **settings) -> Plan:
+        return plan.model_copy(update={part: getattr(plan, part).model_copy(update=settings)})
+
+    def beside(other: Plan) -> dict[str, dict[str, str]]:
+        return decided({"plan": plan, "other": other})
+
+    for same in (
+        changed("recording", keep_images=9), changed("layout", shard_examples=3), changed("data", spec="parquet:a"),
+        changed("model", spec="a.py:net", weights="a.pt"),
+    ):  # fmt: skip
+        assert beside(same) == {}
+    assert beside(changed("recording", seed=4)) == {"recording.seed": {"plan": "0", "other": "4"}}
+    assert beside(changed("data", spec="parquet:a", fingerprint="f" * 64)) == {
+        "data.spec": {"plan": "digits", "other": "parquet:a"},
+        "data.fingerprint": {"plan": plan.data.fingerprint[:12], "other": "f" * 12},
+    }
+    wider = changed("attack", settings=plan.attack.settings | {"eps": 8 / 255, "more": True})
+    assert beside(wider) == {
+        "attack.settings.eps": {"plan": "0.3", "other": "8/255"},
+        "attack.settings.more": {"plan": "–", "other": "True"},
+    }
+    few = beside(changed("recording", measures={"margin": 1}))["recording.measures"]
+    assert few["other"] == "margin 1"
+    assert few["plan"].startswith(f"{len(plan.recording.measures)} (")
 
 
 @pytest.mark.parametrize("out", ["picture.png", "picture.svg", "new/folder"])
@@ -344,8 +294,3 @@ def test_a_figure_that_cannot_be_drawn_is_an_error(runs: dict[str, Path], tmp_pa
     assert "none of these runs has" in refused.stderr
     assert not (tmp_path / "c.png").exists()
     assert "seed 97" in in_process("compare", tmp_path / "a", tmp_path / "b").stdout
-
-
-def test_comparing_trajectories_needs_no_torch() -> None:
-    code = "import sys, uncannyvalley.analysis.comparison; assert 'torch' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], check=True)

@@ -123,9 +123,7 @@ def pair(gap: float, shape: tuple[int, ...] = (1, 6, 6)) -> tuple[Tensor, Tensor
 @pytest.mark.parametrize(
     "length",
     [
-        pytest.param(
-            0.0, marks=pytest.mark.xfail(strict=True, reason="0 is found to be clearly less than 0")
-        ),
+        0.0,
         0.02,
         0.04,
     ],
@@ -195,9 +193,6 @@ def test_a_walk_past_another_is_followed_where_its_step_is_small_beside_their_di
     assert crossing(0.2, 0.05, eps).apart == 0
 
 
-@pytest.mark.xfail(
-    strict=True, reason="a row nearer to another example than to its own last row is given to that one"
-)
 @pytest.mark.parametrize("eps", [2.0, None])
 def test_a_walk_through_another_is_ambiguous_and_never_taken_for_it(eps: float | None) -> None:
     assert crossing(0.0, 0.1, eps).wrong == 0
@@ -221,9 +216,6 @@ def test_frames_of_a_film_are_told_apart(count: int, gap: float, eps: float | No
     assert judged(Matcher(frames, eps, "linf"), [(frames, torch.arange(count))]) == Verdict(right=count)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="rounding of the matrix product leaves the true frame out of the four nearest"
-)
 @pytest.mark.parametrize("eps", [0.1, None])
 @pytest.mark.parametrize("gap", [1e-2, 1e-3])
 def test_more_than_four_frames_closer_than_rounding_are_never_mixed_up(gap: float, eps: float | None) -> None:

@@ -71,7 +71,6 @@ def test_objects_with_logits_and_images_by_keyword(scene: Scene) -> None:
     )
 
 
-@pytest.mark.xfail(strict=True, reason="the first tensor is taken for the images, whatever its keyword")
 def test_images_by_keyword_behind_another_tensor(scene: Scene) -> None:
     class WithMask(nn.Module):
         def __init__(self) -> None:
@@ -87,9 +86,6 @@ def test_images_by_keyword_behind_another_tensor(scene: Scene) -> None:
     assert counted(walk, matched=12)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="rows are matched in place while torch.func transforms the call, which it refuses"
-)
 def test_an_attack_written_with_torch_func(scene: Scene) -> None:
     net, x, y = scene
     with uv.observe(net, x, y, NAMES, eps=0.1) as walk:
@@ -155,9 +151,6 @@ def test_an_attack_that_trains_clears_copies_and_runs_backward(scene: Scene) -> 
     np.testing.assert_array_equal(loss, np.tile(loss[:, :1], 4))
 
 
-@pytest.mark.xfail(
-    strict=True, reason="only the outermost module refuses train(): the copy's batch statistics move"
-)
 def test_an_attack_that_sets_modes_module_by_module(scene: Scene) -> None:
     net, x, y = scene
     with uv.observe(net, x, y, eps=0.1) as walk:

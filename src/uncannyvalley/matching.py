@@ -6,7 +6,7 @@ What fits two examples is ambiguous, what fits none is unmatched; neither is gue
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 
 import torch
@@ -16,13 +16,13 @@ from torch import Tensor
 from uncannyvalley.errors import InputError, unknown_name
 
 CLEARLY = 1.25
-"""The second nearest example must be this many times as far as the nearest."""
+"""The second nearest example must be more than this many times as far as the nearest."""
 
 BALL_SLACK, BALL_FLOOR = 1e-3, 1e-6
 """Libraries clip in float32: a row may leave its ball by this part of eps, or by this many pixels."""
 
 NEAREST = 4
-"""Examples whose distance to a doubtful row is computed exactly; the matrix product before it loses small ones."""
+"""Examples, at least, whose distance to a doubtful row is computed exactly; the matrix product loses small ones."""
 
 _PAIRS_AT_ONCE = 2**24
 """Elements of rows that are compared with balls at a time."""
@@ -56,6 +56,11 @@ class Match:
     second: Float[Tensor, "m"]
     previous: Float[Tensor, "m d"]
 
+    def without(self, lost: Bool[Tensor, "m"]) -> "Match":
+        """The same with some rows not finite, whatever they were."""
+        fate = torch.where(lost, Fate.NOT_FINITE, self.fate)
+        return replace(self, owner=torch.where(lost, -1, self.owner), fate=fate)
+
 
 class Matcher:
     """Remembers where each example was seen last.
@@ -78,9 +83,12 @@ class Matcher:
             )
         originals = originals.flatten(1).float()
         self.count = len(originals)
-        self._points = torch.cat([originals, originals])  # where each example began, then where it was last
+        # where each example began, where it was last, and where it may have been in a row that was ambiguous
+        self._points = torch.cat([originals, originals, originals])
         self._squares = self._points.square().sum(dim=1)
-        self._longest = self._squares[: self.count].max().sqrt()
+        self._longest = self._squares.max().sqrt()
+        self._stride = torch.zeros_like(self._squares[: self.count])
+        self._doubted = torch.zeros_like(self._stride, dtype=torch.bool)
         self.eps, self.norm, self.strict = eps, norm, strict
         self._far = self._typical_separation()
 
@@ -91,28 +99,32 @@ class Matcher:
     @property
     def last(self) -> Float[Tensor, "n d"]:
         """The last row of each example, its original before the first."""
-        return self._points[self.count :]
+        return self._points[self.count : 2 * self.count]
 
     def _typical_separation(self) -> float:
         """Median distance of an original to the nearest other one that is no duplicate; infinite where there is none."""
-        between = self._distances(self.originals)[:, : self.count]
+        between = self._distances(self.originals)[0]
         between[between <= self._slack(self.originals)[:, None]] = torch.inf
         separations = between.amin(dim=1)
         finite = separations[separations.isfinite()]
         return finite.median().item() if len(finite) else math.inf
 
-    def _distances(self, rows: Float[Tensor, "m d"]) -> Float[Tensor, "m points"]:
-        """L2 distances to all originals and last rows by one matrix product, right within ``_slack``."""
-        squared = torch.addmm(self._squares, rows, self._points.T, alpha=-2)
-        return squared.add_(rows.square().sum(dim=1)[:, None]).clamp_(min=0).sqrt_()
+    def _distances(self, rows: Float[Tensor, "m d"]) -> tuple[Float[Tensor, "m n"], ...]:
+        """L2 distances to all originals, last rows and, where any is doubted, possible ones; right within ``_slack``."""
+        known = (3 if self._doubted.any() else 2) * self.count
+        squared = torch.addmm(self._squares[:known], rows, self._points[:known].T, alpha=-2)
+        squared.add_(rows.square().sum(dim=1)[:, None])
+        return squared.clamp_(min=0).sqrt_().split(self.count, dim=1)
 
     def match(self, rows: Float[Tensor, "m ..."]) -> Match:
         """The examples that the rows of one call belong to; remembers the matched rows as their last ones."""
         rows = rows.flatten(1).float()
         finite = torch.isfinite(rows).all(dim=1)
         known = torch.where(finite[:, None], rows, 0.0)
-        to_original, to_last = self._distances(known).split(self.count, dim=1)
-        reach = torch.minimum(to_original, to_last)
+        to_original, at_last, *doubts = self._distances(known)
+        if doubts:
+            at_last = torch.where(self._doubted, doubts[0], at_last)
+        reach = torch.minimum(to_original, at_last)
         in_any = torch.zeros_like(finite)
         if self.eps is not None:
             in_ball = self._in_ball(known, to_original)
@@ -120,7 +132,10 @@ class Matcher:
             outside = ~in_ball if self.strict else ~in_ball & in_any[:, None]
             reach = reach.masked_fill(outside, torch.inf)
         nearest, distance, second = self._two_nearest(known, reach)
-        is_clear = distance.isfinite() & (distance * CLEARLY <= second)
+        # a walk that is no more than its step away may have come this far, whatever the row is nearer to
+        in_step = (at_last < CLEARLY * self._stride) & reach.isfinite()
+        has_rival = (in_step & ~_columns(nearest, self.count)).any(dim=1)
+        is_clear = distance.isfinite() & (distance * CLEARLY < second) & ~has_rival
         # inside a ball a row may be anywhere; elsewhere one that is further off than the next image is nobody's
         is_far = ~in_any & ((distance > self._far) | distance.isinf())
         fate = torch.full_like(nearest, Fate.AMBIGUOUS)
@@ -128,7 +143,19 @@ class Matcher:
         fate[is_far] = Fate.UNMATCHED
         fate[~finite] = Fate.NOT_FINITE
         owner = torch.where(fate == Fate.MATCHED, nearest, -1)
+        self._doubt(rows, fate, in_step, reach <= CLEARLY * distance[:, None])
         return Match(owner, fate, nearest, distance, second, self._remember(rows, owner))
+
+    def _doubt(
+        self, rows: Tensor, fate: Tensor, in_step: Bool[Tensor, "m n"], fits: Bool[Tensor, "m n"]
+    ) -> None:
+        """Walks that met in an ambiguous row may both go on from there, until a row of theirs is clear again."""
+        suspects = in_step | (fits & (in_step.any(dim=1, keepdim=True) | self._doubted))
+        for row in (fate == Fate.AMBIGUOUS).nonzero().flatten().tolist():
+            which = suspects[row].nonzero().flatten()
+            self._doubted[which] = True
+            self._points[which + 2 * self.count] = rows[row]
+            self._squares[which + 2 * self.count] = rows[row].square().sum()
 
     def follow(self, rows: Float[Tensor, "m ..."], owner: Int[Tensor, "m"]) -> Match:
         """The same for rows whose examples are known."""
@@ -162,11 +189,14 @@ class Matcher:
         is_settled &= distance[:, 0] + slack < self._far
         doubtful = (~is_settled).nonzero().flatten()
         if len(doubtful):
-            exact = self._exactly(rows[doubtful], candidates[doubtful])
-            exact[distance[doubtful].isinf()] = torch.inf
-            order = exact.argsort(dim=1, stable=True)
+            # all that rounding could have put before the nearest
+            limit = distance[doubtful, :1] + 2 * slack[doubtful, None]
+            most = int((reach[doubtful] <= limit).sum(dim=1).max())
+            rough, near = reach[doubtful].topk(min(max(most, NEAREST), reach.shape[1]), dim=1, largest=False)
+            exact = self._exactly(rows[doubtful], near).masked_fill(rough.isinf(), torch.inf)
+            order = exact.argsort(dim=1, stable=True)[:, : distance.shape[1]]
             distance[doubtful] = exact.gather(1, order)
-            candidates[doubtful] = candidates[doubtful].gather(1, order)
+            candidates[doubtful] = near.gather(1, order)
         second = distance[:, 1] if distance.shape[1] > 1 else torch.full_like(slack, torch.inf)
         return candidates[:, 0], distance[:, 0], second
 
@@ -175,14 +205,14 @@ class Matcher:
         return 2e-3 * (rows.norm(dim=1) + self._longest)
 
     def _exactly(self, rows: Float[Tensor, "r d"], candidates: Int[Tensor, "r c"]) -> Float[Tensor, "r c"]:
-        """Distance of each row to its candidates: to their originals or their last rows, whichever is nearer."""
-        return torch.stack(
-            [
-                torch.minimum((rows - self.originals[one]).norm(dim=1), (rows - self.last[one]).norm(dim=1))
-                for one in candidates.T
-            ],
-            dim=1,
-        )
+        """Distance of each row to its candidates: to their originals or their last (possible) rows, whichever is nearer."""
+        last_place = self.count * (1 + self._doubted.long())
+        columns = []
+        for one in candidates.T:
+            to_original = (rows - self._points[one]).norm(dim=1)
+            to_last = (rows - self._points[one + last_place[one]]).norm(dim=1)
+            columns.append(torch.minimum(to_original, to_last))
+        return torch.stack(columns, dim=1)
 
     def _remember(self, rows: Tensor, owner: Int[Tensor, "m"]) -> Float[Tensor, "m d"]:
         """Move the last rows on, and return the row before each; one call may hold several of an example."""
@@ -195,7 +225,16 @@ class Matcher:
                 previous[position] = rows[latest[example]]
             latest[example] = position
         if latest:
-            moved = torch.tensor(list(latest), device=rows.device) + self.count
-            self._points[moved] = rows[list(latest.values())]
-            self._squares[moved] = self._points[moved].square().sum(dim=1)
+            moved, now = torch.tensor(list(latest), device=rows.device), rows[list(latest.values())]
+            stride = (now - previous[list(latest.values())]).norm(dim=1)
+            # a jump of half the images' distance is no step of a walk
+            self._stride[moved] = torch.where(stride < self._far / 2, stride, 0.0)
+            self._doubted[moved] = False
+            self._points[moved + self.count] = now
+            self._squares[moved + self.count] = now.square().sum(dim=1)
         return previous
+
+
+def _columns(which: Int[Tensor, "m"], count: int) -> Bool[Tensor, "m n"]:
+    """True at one column of each row."""
+    return which[:, None] == torch.arange(count, device=which.device)

@@ -6,9 +6,8 @@
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from types import TracebackType
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,16 +19,13 @@ from uncannyvalley.checks import check_ids
 from uncannyvalley.derivatives.layer_measures import with_layers
 from uncannyvalley.errors import InputError
 from uncannyvalley.matching import Fate, Match, Matcher
-from uncannyvalley.measures import read, resolve
-from uncannyvalley.probe import Prober, all_needs
+from uncannyvalley.measures import resolve
+from uncannyvalley.query_rows import Queries, QueryRows, RowObserver, query_schema
 from uncannyvalley.splitting import SplitModel, split_for
-from uncannyvalley.trajectory import Trajectory, trajectory_schema
-from uncannyvalley.types import Measure, Probe
+from uncannyvalley.trajectory import Trajectory
+from uncannyvalley.types import Measure
 from uncannyvalley.walking import ALWAYS
 from uncannyvalley.watched_model import watched
-
-BUFFER_ELEMENTS = 2**24
-"""Numbers of queries that wait to be measured at once: 64 MB in float32."""
 
 APART = pa.schema(
     [
@@ -38,15 +34,6 @@ APART = pa.schema(
     ]
 )  # fmt: skip
 """Columns of the table of rows that belong to no example; distances are L2, in pixels."""
-
-
-@runtime_checkable
-class RowObserver(Protocol):
-    """Sees measured rows with their examples and query numbers; keeps images, say."""
-
-    def see_rows(
-        self, ids: np.ndarray, steps: np.ndarray, probe: Probe, values: Mapping[str, np.ndarray]
-    ) -> None: ...
 
 
 def observe(
@@ -77,7 +64,7 @@ def observe(
     about = {"attack": name, "settings": {"norm": norm, "eps": eps}}
     listed, matcher = check_ids(ids, len(images)), Matcher(model.place(images), eps, norm)
     found = Observation(model, images, labels, listed, chosen_measures(model, measures), matcher, about)
-    found.model = watched(net, model, found.see, prepared=False)
+    found.model = watched(net, model, images.shape[1:], found.see, prepared=False)
     return found
 
 
@@ -86,17 +73,6 @@ def chosen_measures(model: SplitModel, measures: Sequence[str | Measure] | None)
     if measures is None:
         return tuple(one for one in resolve(None) if not one.needs)
     return resolve([*ALWAYS, *resolve(with_layers(model, measures))])
-
-
-class _Queries(NamedTuple):
-    """Matched rows of one call that wait to be measured."""
-
-    x: Tensor
-    previous: Tensor
-    owner: Tensor
-    step: Tensor
-    features: Tensor
-    logits: Tensor
 
 
 class Observation:
@@ -123,20 +99,19 @@ class Observation:
     ) -> None:
         self._split = split_model
         self._clean = split_model.place(x)
-        self._y = y.to(split_model.device)
         self._ids = np.asarray(ids, dtype=np.int64)
         self._measures = measures
         self._matcher = matcher
-        self._observer = observer
-        self._asked = torch.zeros(len(ids), dtype=torch.int64, device=split_model.device)
-        self._waiting: list[_Queries] = []
-        self._measured: list[pa.Table] = []
+        self._about = observed_about(split_model, about)
+        y = y.to(split_model.device)
+        self._rows = QueryRows(split_model, self._clean, y, self._ids, measures, about["attack"], observer)
+        self._asked = torch.zeros_like(y)
         self._apart: list[pa.Table] = []
         self._calls = 0
         self._fates = dict.fromkeys(Fate, 0)
         self._told: Tensor | None = None
+        self._deferred: list[tuple[Tensor, Tensor, Tensor]] = []
         self._is_open = True
-        self._about = observed_about(split_model, about)
 
     def __enter__(self) -> "Observation":
         return self
@@ -157,6 +132,7 @@ class Observation:
             raise InputError(
                 f"ask() takes one row for each image, {tuple(self._clean.shape)}; got {tuple(x.shape)}"
             )
+        self._catch_up()
         self._told = torch.arange(len(x), device=self._split.device)
         try:
             with torch.no_grad():
@@ -165,39 +141,41 @@ class Observation:
             self._told = None
 
     @property
-    def queries(self) -> int:
-        """Rows that were queried, matched or not."""
-        return sum(self._fates.values())
-
-    @property
     def fates(self) -> dict[str, int]:
         """Rows by fate: matched, ambiguous, unmatched, not_finite."""
+        self._catch_up()
         return {one.name.lower(): count for one, count in self._fates.items()}
 
     @property
+    def queries(self) -> int:
+        """Rows that were queried, matched or not."""
+        return sum(self.fates.values())
+
+    @property
     def ambiguous(self) -> int:
-        return self._fates[Fate.AMBIGUOUS]
+        return self.fates["ambiguous"]
 
     @property
     def unmatched(self) -> int:
-        return self._fates[Fate.UNMATCHED]
+        return self.fates["unmatched"]
 
     @property
     def not_finite(self) -> int:
-        return self._fates[Fate.NOT_FINITE]
+        return self.fates["not_finite"]
 
     @property
     def apart(self) -> pa.Table:
+        self._catch_up()
         return pa.concat_tables(self._apart) if self._apart else APART.empty_table()
 
     @property
     def trajectory(self) -> Trajectory:
         """The rows so far, by example and query number. Raises InputError where no query was matched."""
-        self._measure()
-        if not self._measured:
+        fates = self.fates
+        table = self._rows.table()
+        if table is None:
             raise InputError(self._why_nothing())
-        table = pa.concat_tables(self._measured).sort_by([("example", "ascending"), ("step", "ascending")])
-        schema = observed_schema(self._measures, self._about | {"queries": self.fates})
+        schema = query_schema(self._measures, self._about | {"queries": fates})
         return Trajectory(table.replace_schema_metadata(schema.metadata), tuple(self._ids.tolist()))
 
     def _why_nothing(self) -> str:
@@ -213,23 +191,32 @@ class Observation:
         """One forward of the watched model; nothing after the block has ended."""
         if not self._is_open:
             return
+        call = tuple(torch.func.debug_unwrap(one.detach()) for one in (images, features, logits))
+        # while torch.func transforms a call, no other tensor may be computed with
+        is_transformed = torch.func.debug_unwrap(images) is not images
+        self._deferred.append((call[0], call[1], call[2]))
+        if not is_transformed:
+            self._catch_up()
+
+    def _catch_up(self) -> None:
+        """Match every call that was seen so far."""
+        waiting, self._deferred = self._deferred, []
         with torch.inference_mode(False), torch.no_grad():
-            call, self._calls = self._calls, self._calls + 1
-            x, logits = images.detach().clone(), logits.detach().clone()  # attacks write into their tensors
-            if x.shape[1:] != self._clean.shape[1:]:
-                self._fates[Fate.UNMATCHED] += len(x)
-                return
-            match = self._matcher.match(x) if self._told is None else self._matcher.follow(x, self._told)
-            fate = torch.where(torch.isfinite(logits).all(dim=1), match.fate, Fate.NOT_FINITE)
-            self._count(call, match, fate, logits)
-            rows = (fate == Fate.MATCHED).nonzero().flatten()
-            owner = match.owner[rows]
-            previous = match.previous[rows].reshape(-1, *x.shape[1:])
-            self._waiting.append(
-                _Queries(x[rows], previous, owner, self._number(owner), features.detach()[rows], logits[rows])
-            )
-            if sum(one.x.numel() for one in self._waiting) > BUFFER_ELEMENTS:
-                self._measure()
+            for images, features, logits in waiting:
+                self._take(images.clone(), features, logits.clone())  # attacks write into their tensors
+
+    def _take(self, x: Tensor, features: Tensor, logits: Tensor) -> None:
+        call, self._calls = self._calls, self._calls + 1
+        if x.shape[1:] != self._clean.shape[1:]:
+            self._count(call, _of_no_image(x), logits)
+            return
+        match = self._matcher.match(x) if self._told is None else self._matcher.follow(x, self._told)
+        match = match.without(~torch.isfinite(logits).all(dim=1))
+        self._count(call, match, logits)
+        rows = (match.owner >= 0).nonzero().flatten()
+        owner = match.owner[rows]
+        previous = match.previous[rows].reshape(-1, *x.shape[1:])
+        self._rows.add(Queries(x[rows], previous, owner, self._number(owner), features[rows], logits[rows]))
 
     def _number(self, owner: Int[Tensor, "r"]) -> Int[Tensor, "r"]:
         """The query number of each row: counts on from the example's last, also inside one call."""
@@ -242,55 +229,33 @@ class Observation:
         self._asked += asked_here
         return step
 
-    def _count(self, call: int, match: Match, fate: Int[Tensor, "m"], logits: Tensor) -> None:
-        fates = fate.cpu().numpy()
+    def _count(self, call: int, match: Match, logits: Tensor) -> None:
+        fates = match.fate.cpu().numpy()
         for one, count in zip(*np.unique(fates, return_counts=True), strict=True):
             self._fates[Fate(one)] += int(count)
         rows = np.flatnonzero(fates != Fate.MATCHED)
         if len(rows) == 0:
             return
+        nearest = match.nearest.cpu().numpy()[rows]
         columns = {
             "call": np.full(len(rows), call),
             "row": rows,
             "fate": [Fate(one).name.lower() for one in fates[rows]],
-            "nearest": self._ids[match.nearest.cpu().numpy()[rows]],
+            "nearest": np.where(nearest < 0, -1, self._ids[nearest]),
             "distance": match.distance.double().cpu().numpy()[rows],
             "second": match.second.double().cpu().numpy()[rows],
             "predicted": logits.argmax(dim=1).cpu().numpy()[rows],
         }
         self._apart.append(pa.table(columns, schema=APART))
 
-    def _measure(self) -> None:
-        """Read the measures of everything that waits at once: many small reads cost more than the numbers."""
-        waiting, self._waiting = self._waiting, []
-        if not sum(len(one.owner) for one in waiting):
-            return
-        x, previous, owner, step, features, logits = map(torch.cat, zip(*waiting, strict=True))
-        probe = self._probe(x, previous, owner, features, logits)
-        values = read(probe, self._measures)
-        ids, steps = self._ids[owner.cpu().numpy()], step.cpu().numpy()
-        label, predicted = probe.y.cpu().numpy(), probe.predicted.cpu().numpy()
-        nought = np.zeros(len(ids), np.int32)
-        columns: dict[str, Any] = {
-            "run": pa.DictionaryArray.from_arrays(pa.array(nought), pa.array([self._about["attack"]])),
-            "example": ids, "restart": nought, "step": steps,
-            "label": label, "predicted": predicted, "adversarial": predicted != label, **values,
-        }  # fmt: skip
-        self._measured.append(pa.table(columns, schema=observed_schema(self._measures, {})))
-        if self._observer is not None:
-            self._observer.see_rows(ids, steps, probe, values)
 
-    def _probe(self, x: Tensor, previous: Tensor, owner: Tensor, features: Tensor, logits: Tensor) -> Probe:
-        """The probe of many queries, with the input's gradient where a measure needs it."""
-        if logits.dtype in (torch.float16, torch.bfloat16):
-            features, logits = features.float(), logits.float()
-        x, previous = self._split.place(x), self._split.place(previous)
-        clean, y = self._clean[owner], self._y[owner]
-        probe = Probe(x, clean, y, None, owner, features, logits, self._split.head, previous=previous)
-        needs = all_needs(one.needs for one in self._measures)
-        if not needs:
-            return probe
-        return replace(probe, log_loss_grad=Prober(self._split, clean, y)(x, needs).log_loss_grad)
+def _of_no_image(x: Tensor) -> Match:
+    """Rows of another shape than the images."""
+    nobody = torch.full((len(x),), -1, device=x.device)
+    nowhere = torch.full((len(x),), torch.inf, device=x.device)
+    return Match(
+        nobody, torch.full_like(nobody, Fate.UNMATCHED), nobody, nowhere, nowhere, x.flatten(1).float()
+    )
 
 
 def observed_about(model: SplitModel, about: Mapping[str, Any]) -> dict[str, Any]:
@@ -299,8 +264,3 @@ def observed_about(model: SplitModel, about: Mapping[str, Any]) -> dict[str, Any
         "restarts": 1, "every": 1, "observed": True, "classes": model.classes, "head": model.head_name,
         "log_geometry_band": model.head.log_geometry_band, **about,
     }  # fmt: skip
-
-
-def observed_schema(measures: Sequence[Measure], about: Mapping[str, Any]) -> pa.Schema:
-    """Columns of a watched walk."""
-    return trajectory_schema({one.name: (one.unit, one.version) for one in measures}, about)

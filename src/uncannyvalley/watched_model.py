@@ -14,14 +14,20 @@ from uncannyvalley.splitting import SplitModel
 class WatchedModel(nn.Module):
     """A frozen copy in evaluation mode, whatever mode the attack asks for; gradients flow to the input alone.
 
-    ``see(images, features, logits)`` is called after each forward, with what that forward computed.
+    ``see(images, features, logits)`` is called after each forward, with what that forward computed; ``shape`` is that
+    of one image.
     """
 
     def __init__(
-        self, network: nn.Module, head: nn.Module, see: Callable[[Tensor, Tensor, Tensor], None]
+        self,
+        network: nn.Module,
+        head: nn.Module,
+        shape: torch.Size,
+        see: Callable[[Tensor, Tensor, Tensor], None],
     ) -> None:
         super().__init__()
-        self.network = network.eval()
+        self.network = network
+        self._shape = shape
         self._see = see
         self._features: list[Tensor] = []
         head.register_forward_pre_hook(lambda _, inputs: self._features.append(inputs[0]))
@@ -29,8 +35,10 @@ class WatchedModel(nn.Module):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         self._features.clear()
+        self.network.eval()  # an attack may have switched its modules one by one
         output = self.network(*args, **kwargs)
-        images = next(one for one in (*args, *kwargs.values()) if isinstance(one, Tensor))
+        given = [one for one in (*args, *kwargs.values()) if isinstance(one, Tensor)]
+        images = next((one for one in given if one.shape[1:] == self._shape), given[0])
         self._see(images, self._features.pop(), tensor_of(output))
         return output
 
@@ -64,6 +72,7 @@ class Joined(nn.Module):
 def watched(
     net: nn.Module | SplitModel,
     model: SplitModel,
+    shape: torch.Size,
     see: Callable[[Tensor, Tensor, Tensor], None],
     *,
     prepared: bool,
@@ -76,7 +85,7 @@ def watched(
     network = net.source() if isinstance(net, SplitModel) else net
     if prepared or network is None:
         joined = Joined(model, prepared=prepared)
-        return WatchedModel(joined, joined.head, see)
+        return WatchedModel(joined, joined.head, shape, see)
     with torch.no_grad():
         twin = detached_copy(network).to(model.device, model.dtype)
-    return WatchedModel(twin, twin.get_submodule(model.head_name), see)
+    return WatchedModel(twin, twin.get_submodule(model.head_name), shape, see)

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from uncannyvalley.adversaries import Adversary
 from uncannyvalley.checks import check_count, check_ids
 from uncannyvalley.matching import Matcher
-from uncannyvalley.observing import Observation, RowObserver, chosen_measures
+from uncannyvalley.observing import Observation, chosen_measures
+from uncannyvalley.query_rows import RowObserver
 from uncannyvalley.recording import choose_batch_size
 from uncannyvalley.splitting import SplitModel, split_for
 from uncannyvalley.trajectory import Trajectory
@@ -51,7 +52,7 @@ def watch_batch(
     # minimum-norm parts of an attack may leave its ball: rows outside are judged by distance
     matcher = Matcher(x, adversary.eps, adversary.norm, strict=False)
     with Observation(model, x, y, ids, measures, matcher, about_adversary(adversary), observer) as walk:
-        walk.model = watched(model, model, walk.see, prepared=True)
+        walk.model = watched(model, model, x.shape[1:], walk.see, prepared=True)
         walk.ask(x)
         batch_seed = int(np.random.SeedSequence([seed, ids[0]]).generate_state(1)[0])
         images, fooled = adversary.run(walk.model, x, y, batch_seed)

@@ -18,7 +18,8 @@ from torch import Tensor
 from uncannyvalley.adversaries import Adversary
 from uncannyvalley.data import Images
 from uncannyvalley.head import Head
-from uncannyvalley.observing import observed_about, observed_schema
+from uncannyvalley.observing import observed_about
+from uncannyvalley.query_rows import query_schema
 from uncannyvalley.recording import record_batch, trajectory_columns
 from uncannyvalley.run.album import WHOLE_WALKS, Album
 from uncannyvalley.run.files import sha256, write_whole
@@ -60,7 +61,7 @@ class Work:
         """Columns of its shards."""
         if isinstance(self.attack, Adversary):
             about = observed_about(self.model, about_adversary(self.attack) | {"seed": self.recording.seed})
-            return observed_schema(self.recording.measures, about)
+            return query_schema(self.recording.measures, about)
         return trajectory_columns(self.recording, self.model, self.attack)
 
 
