@@ -53,16 +53,16 @@ def cases(shared: Path, families: Path) -> Iterator[Case]:
     for name, kind in kinds.items():
         yield Case(name.removeprefix("cifar10_"), kind, reference, {"name": name}, None, cifar, 8 / 255)
     yield Case("cnn_a_adv, 32/255", "robust", reference, {"name": "cifar10_cnn_a_adv"}, None, cifar, 32 / 255)
-    for name in ("vgg11-bn", "resnet18", "wideresnet28-4", "densenet121"):
-        weights = families / f"{name}-w0.25.safetensors"
-        yield Case(
-            f"{name}, width ¼", "family", f"family:{name}", {"width": "0.25"}, str(weights), cifar, 8 / 255
-        )
     name = "mnist_conv_small_nat"
     yield Case(
         name.removeprefix("mnist_") + " (MNIST)", "standard", reference, {"name": name}, None, mnist, 0.2
     )
     yield Case("ViT (MNIST)", "transformer", f"hf:{families}/vit-mnist", {}, None, mnist, 0.2)
+    for name in ("vgg11-bn", "resnet18", "wideresnet28-4", "densenet121"):
+        weights = families / f"{name}-w0.25.safetensors"
+        yield Case(
+            f"{name}, width ¼", "family", f"family:{name}", {"width": "0.25"}, str(weights), cifar, 8 / 255
+        )
 
 
 def walks(

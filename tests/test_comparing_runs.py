@@ -17,8 +17,6 @@ from uncannyvalley.analysis.comparison import compare_runs
 from uncannyvalley.analysis.contrast import contrast
 from uncannyvalley.analysis.walked import Walked
 from uncannyvalley.cli import printing
-from uncannyvalley.run.naming import decided, run_names
-from uncannyvalley.run.plan import Plan
 from uncannyvalley.run.request import Request, make_work, record_with_controls
 from uncannyvalley.trajectory import Trajectory
 
@@ -185,66 +183,6 @@ def test_many_runs_are_lines_of_a_narrow_table(
     assert any(line.startswith("E ") for line in lines)
     table = lines[next(place for place, line in enumerate(lines) if line.startswith("Phases")) :]
     assert max(map(len, table[: table.index("")])) <= 80
-
-
-def test_names_say_what_differs(runs: dict[str, Path]) -> None:
-    plan = uv.open_run(runs["pgd"]).plan
-    attack, model = plan.attack, plan.model
-
-    def named(*plans) -> list[str]:
-        return run_names(plans, [Path(f"here/run{number}") for number in range(len(plans))])
-
-    wider = plan.model_copy(
-        update={"attack": attack.model_copy(update={"settings": attack.settings | {"eps": 8 / 255}})}
-    )
-    other = plan.model_copy(
-        update={
-            "model": model.model_copy(
-                update={"spec": "nets.py:build", "arguments": {"name": "wide"}, "fingerprint": "b"}
-            )
-        }
-    )
-    trained = plan.model_copy(
-        update={"model": model.model_copy(update={"weights": "nets/trained.pt", "fingerprint": "b"})}
-    )
-    longer = plan.model_copy(update={"recording": plan.recording.model_copy(update={"steps": 9, "seed": 4})})
-    assert named(plan, wider) == ["linf 0.3", "linf 8/255"]
-    assert named(plan, other) == ["default", "wide"]
-    assert named(plan, longer) == ["8 steps", "9 steps"]
-    assert named(plan, trained) == ["no weights", "trained"]
-    assert named(plan, plan) == ["run0", "run1"]
-    assert named(plan, other, wider) == ["default, linf 0.3", "wide, linf 0.3", "default, linf 8/255"]
-    assert named(plan, wider, wider) == ["linf 0.3, run0", "linf 8/255, run1", "linf 8/255, run2"]
-    assert run_names([plan, plan], [Path("a/run"), Path("b/run")]) == ["a/run", "b/run"]
-
-
-def test_what_decided_the_numbers_where_runs_differ(runs: dict[str, Path]) -> None:
-    plan = uv.open_run(runs["pgd"]).plan
-
-    def changed(part: str, **settings) -> Plan:
-        return plan.model_copy(update={part: getattr(plan, part).model_copy(update=settings)})
-
-    def beside(other: Plan) -> dict[str, dict[str, str]]:
-        return decided({"plan": plan, "other": other})
-
-    for same in (
-        changed("recording", keep_images=9), changed("layout", shard_examples=3), changed("data", spec="parquet:a"),
-        changed("model", spec="a.py:net", weights="a.pt"),
-    ):  # fmt: skip
-        assert beside(same) == {}
-    assert beside(changed("recording", seed=4)) == {"recording.seed": {"plan": "0", "other": "4"}}
-    assert beside(changed("data", spec="parquet:a", fingerprint="f" * 64)) == {
-        "data.spec": {"plan": "digits", "other": "parquet:a"},
-        "data.fingerprint": {"plan": plan.data.fingerprint[:12], "other": "f" * 12},
-    }
-    wider = changed("attack", settings=plan.attack.settings | {"eps": 8 / 255, "more": True})
-    assert beside(wider) == {
-        "attack.settings.eps": {"plan": "0.3", "other": "8/255"},
-        "attack.settings.more": {"plan": "–", "other": "True"},
-    }
-    few = beside(changed("recording", measures={"margin": 1}))["recording.measures"]
-    assert few["other"] == "margin 1"
-    assert few["plan"].startswith(f"{len(plan.recording.measures)} (")
 
 
 @pytest.mark.parametrize("out", ["picture.png", "picture.svg", "new/folder"])

@@ -103,35 +103,40 @@ class Matcher:
 
     def _typical_separation(self) -> float:
         """Median distance of an original to the nearest other one that is no duplicate; infinite where there is none."""
-        between = self._distances(self.originals)[0]
-        between[between <= self._slack(self.originals)[:, None]] = torch.inf
+        squares = self._squares[: self.count]
+        between = self._distances(self.originals, squares)[0]
+        between[between <= self._slack(squares)[:, None]] = torch.inf
         separations = between.amin(dim=1)
         finite = separations[separations.isfinite()]
         return finite.median().item() if len(finite) else math.inf
 
-    def _distances(self, rows: Float[Tensor, "m d"]) -> tuple[Float[Tensor, "m n"], ...]:
+    def _distances(
+        self, rows: Float[Tensor, "m d"], squares: Float[Tensor, "m"]
+    ) -> tuple[Float[Tensor, "m n"], ...]:
         """L2 distances to all originals, last rows and, where any is doubted, possible ones; right within ``_slack``."""
         known = (3 if self._doubted.any() else 2) * self.count
         squared = torch.addmm(self._squares[:known], rows, self._points[:known].T, alpha=-2)
-        squared.add_(rows.square().sum(dim=1)[:, None])
-        return squared.clamp_(min=0).sqrt_().split(self.count, dim=1)
+        return squared.add_(squares[:, None]).clamp_(min=0).sqrt_().split(self.count, dim=1)
 
     def match(self, rows: Float[Tensor, "m ..."]) -> Match:
         """The examples that the rows of one call belong to; remembers the matched rows as their last ones."""
         rows = rows.flatten(1).float()
-        finite = torch.isfinite(rows).all(dim=1)
-        known = torch.where(finite[:, None], rows, 0.0)
-        to_original, at_last, *doubts = self._distances(known)
+        squares = rows.square().sum(dim=1)
+        finite = torch.isfinite(squares)
+        if not finite.all():
+            rows, squares = torch.where(finite[:, None], rows, 0.0), torch.where(finite, squares, 0.0)
+        slack = self._slack(squares)
+        to_original, at_last, *doubts = self._distances(rows, squares)
         if doubts:
             at_last = torch.where(self._doubted, doubts[0], at_last)
         reach = torch.minimum(to_original, at_last)
         in_any = torch.zeros_like(finite)
         if self.eps is not None:
-            in_ball = self._in_ball(known, to_original)
+            in_ball = self._in_ball(rows, to_original, slack)
             in_any = in_ball.any(dim=1)
             outside = ~in_ball if self.strict else ~in_ball & in_any[:, None]
             reach = reach.masked_fill(outside, torch.inf)
-        nearest, distance, second = self._two_nearest(known, reach)
+        nearest, distance, second = self._two_nearest(rows, reach, slack)
         # a walk that is no more than its step away may have come this far, whatever the row is nearer to
         in_step = (at_last < CLEARLY * self._stride) & reach.isfinite()
         has_rival = (in_step & ~_columns(nearest, self.count)).any(dim=1)
@@ -144,7 +149,8 @@ class Matcher:
         fate[~finite] = Fate.NOT_FINITE
         owner = torch.where(fate == Fate.MATCHED, nearest, -1)
         self._doubt(rows, fate, in_step, reach <= CLEARLY * distance[:, None])
-        return Match(owner, fate, nearest, distance, second, self._remember(rows, owner))
+        moves = at_last.gather(1, nearest[:, None]).squeeze(1)
+        return Match(owner, fate, nearest, distance, second, self._remember(rows, squares, owner, moves))
 
     def _doubt(
         self, rows: Tensor, fate: Tensor, in_step: Bool[Tensor, "m n"], fits: Bool[Tensor, "m n"]
@@ -162,14 +168,17 @@ class Matcher:
         rows = rows.flatten(1).float()
         nowhere = torch.zeros(len(rows), device=rows.device)
         fate = torch.full_like(owner, Fate.MATCHED)
-        return Match(owner, fate, owner, nowhere, nowhere, self._remember(rows, owner))
+        previous = self._remember(rows, rows.square().sum(dim=1), owner, nowhere)
+        return Match(owner, fate, owner, nowhere, nowhere, previous)
 
-    def _in_ball(self, rows: Tensor, to_original: Float[Tensor, "m n"]) -> Bool[Tensor, "m n"]:
+    def _in_ball(
+        self, rows: Tensor, to_original: Float[Tensor, "m n"], slack: Float[Tensor, "m"]
+    ) -> Bool[Tensor, "m n"]:
         """Which balls each row lies in. Only balls that the L2 distance leaves possible are looked at."""
         assert self.eps is not None  # the caller asked
         radius = self.eps * (1 + BALL_SLACK) + BALL_FLOOR
         around = radius * math.sqrt(rows.shape[1]) if self.norm == "linf" else radius
-        inside = to_original <= around + self._slack(rows)[:, None]
+        inside = to_original <= around + slack[:, None]
         pairs = inside.nonzero()
         order = torch.inf if self.norm == "linf" else 2
         for part in pairs.split(max(1, _PAIRS_AT_ONCE // rows.shape[1])):
@@ -179,11 +188,10 @@ class Matcher:
         return inside
 
     def _two_nearest(
-        self, rows: Tensor, reach: Float[Tensor, "m n"]
+        self, rows: Tensor, reach: Float[Tensor, "m n"], slack: Float[Tensor, "m"]
     ) -> tuple[Int[Tensor, "m"], Float[Tensor, "m"], Float[Tensor, "m"]]:
         """The nearest example of each row, its distance and that of the next one; exact where rounding leaves a doubt."""
         distance, candidates = reach.topk(min(NEAREST, reach.shape[1]), dim=1, largest=False)
-        slack = self._slack(rows)
         next_nearest = distance[:, 1] if distance.shape[1] > 1 else torch.full_like(slack, torch.inf)
         is_settled = (distance[:, 0] + slack) * CLEARLY <= next_nearest - slack
         is_settled &= distance[:, 0] + slack < self._far
@@ -200,9 +208,9 @@ class Matcher:
         second = distance[:, 1] if distance.shape[1] > 1 else torch.full_like(slack, torch.inf)
         return candidates[:, 0], distance[:, 0], second
 
-    def _slack(self, rows: Tensor) -> Float[Tensor, "m"]:
+    def _slack(self, squares: Float[Tensor, "m"]) -> Float[Tensor, "m"]:
         """What rounding may add to a distance by matrix product: a 500th of the vectors' own lengths."""
-        return 2e-3 * (rows.norm(dim=1) + self._longest)
+        return 2e-3 * (squares.sqrt() + self._longest)
 
     def _exactly(self, rows: Float[Tensor, "r d"], candidates: Int[Tensor, "r c"]) -> Float[Tensor, "r c"]:
         """Distance of each row to its candidates: to their originals or their last (possible) rows, whichever is nearer."""
@@ -214,7 +222,9 @@ class Matcher:
             columns.append(torch.minimum(to_original, to_last))
         return torch.stack(columns, dim=1)
 
-    def _remember(self, rows: Tensor, owner: Int[Tensor, "m"]) -> Float[Tensor, "m d"]:
+    def _remember(
+        self, rows: Tensor, squares: Float[Tensor, "m"], owner: Int[Tensor, "m"], moves: Float[Tensor, "m"]
+    ) -> Float[Tensor, "m d"]:
         """Move the last rows on, and return the row before each; one call may hold several of an example."""
         previous = self.last[owner.clamp(min=0)]
         latest: dict[int, int] = {}
@@ -225,13 +235,12 @@ class Matcher:
                 previous[position] = rows[latest[example]]
             latest[example] = position
         if latest:
-            moved, now = torch.tensor(list(latest), device=rows.device), rows[list(latest.values())]
-            stride = (now - previous[list(latest.values())]).norm(dim=1)
+            moved, now = (torch.tensor(list(one), device=rows.device) for one in (latest, latest.values()))
             # a jump of half the images' distance is no step of a walk
-            self._stride[moved] = torch.where(stride < self._far / 2, stride, 0.0)
+            self._stride[moved] = torch.where(moves[now] < self._far / 2, moves[now], 0.0)
             self._doubted[moved] = False
-            self._points[moved + self.count] = now
-            self._squares[moved + self.count] = now.square().sum(dim=1)
+            self._points[moved + self.count] = rows[now]
+            self._squares[moved + self.count] = squares[now]
         return previous
 
 

@@ -213,10 +213,12 @@ class Observation:
         match = self._matcher.match(x) if self._told is None else self._matcher.follow(x, self._told)
         match = match.without(~torch.isfinite(logits).all(dim=1))
         self._count(call, match, logits)
-        rows = (match.owner >= 0).nonzero().flatten()
-        owner = match.owner[rows]
-        previous = match.previous[rows].reshape(-1, *x.shape[1:])
-        self._rows.add(Queries(x[rows], previous, owner, self._number(owner), features[rows], logits[rows]))
+        queries = Queries(
+            x, match.previous.reshape(x.shape), match.owner, match.owner, features.clone(), logits
+        )
+        if not (is_matched := match.owner >= 0).all():
+            queries = Queries(*(one[is_matched] for one in queries))
+        self._rows.add(queries._replace(step=self._number(queries.owner)))
 
     def _number(self, owner: Int[Tensor, "r"]) -> Int[Tensor, "r"]:
         """The query number of each row: counts on from the example's last, also inside one call."""

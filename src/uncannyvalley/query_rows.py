@@ -18,8 +18,8 @@ from uncannyvalley.splitting import SplitModel
 from uncannyvalley.trajectory import trajectory_schema
 from uncannyvalley.types import Measure, Probe
 
-BUFFER_ELEMENTS = 2**24
-"""Numbers of queries that wait to be measured at once: 64 MB in float32."""
+BUFFER_ELEMENTS = 2**22
+"""Numbers of queries that wait to be measured at once: 16 MB in float32."""
 
 
 @runtime_checkable
