@@ -139,7 +139,6 @@ def draw(paths: dict[str, dict[str, np.ndarray]], path: Path) -> None:
                     linewidth=1.6,
                 )
             axes.axhline(0, color="#888888", linewidth=0.8)
-            axes.set_yscale("symlog", linthresh=5)
             axes.set_title(title, fontsize=9)
         for axes in panels[len(paths) :]:
             axes.set_visible(False)
@@ -161,12 +160,14 @@ def main() -> None:
     parser.add_argument("--cw-steps", type=int, default=60)
     parser.add_argument("--fab-steps", type=int, default=20)
     parser.add_argument("--queries", type=int, default=300, help="of Square")
-    parser.add_argument("--only", help="part of a network's title")
+    parser.add_argument(
+        "--only", nargs="*", help="titles of networks; the figure shows all that have been walked"
+    )
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
-    paths: dict[str, dict[str, np.ndarray]] = {}
-    for case in cases(given.shared, given.families):
-        if given.only and given.only not in case.title:
+    chosen = list(cases(given.shared, given.families))
+    for case in chosen:
+        if given.only and case.title not in given.only:
             continue
         started = time.perf_counter()
         images = data.load(case.data).first(given.images)
@@ -177,12 +178,21 @@ def main() -> None:
             f"\n{case.title} ({case.kind}): {right:.0%} of {len(x)} images right, Linf {255 * case.eps:.3g}/255"
         )
         print(HEADER)
-        paths[case.title] = {}
+        paths = {}
         for trajectory in walks(case, model, x, y, given):
             print(row(trajectory), flush=True)
-            paths[case.title][trajectory.attack] = median_path(trajectory)
+            paths[trajectory.attack] = median_path(trajectory)
+        np.savez(path_file(given.out, case), **paths)
         print(f"({time.perf_counter() - started:.0f} s)", flush=True)
-    draw(paths, given.out / "breadth.png")
+    walked = [case for case in chosen if path_file(given.out, case).exists()]
+    draw(
+        {case.title: dict(np.load(path_file(given.out, case))) for case in walked}, given.out / "breadth.png"
+    )
+
+
+def path_file(out: Path, case: Case) -> Path:
+    """Where the median paths of a network are kept for the figure."""
+    return out / f"{case.title.replace('/', '_')}.npz"
 
 
 if __name__ == "__main__":
