@@ -27,6 +27,17 @@ class _State(NamedTuple):
     share: Float[Tensor, "n"]
 
 
+def _check_band(band: float, *, targeted: bool) -> float:
+    if targeted:
+        raise InputError(
+            "isoconfidence holds the margin of the true class and aims at none; leave targeted out"
+        )
+    band = check_finite("band", band)
+    if band == 0:
+        raise InputError("band must be above 0 nats: no step keeps the margin to the last digit")
+    return band
+
+
 def isoconfidence(
     norm: str = "linf",
     *,
@@ -53,13 +64,7 @@ def isoconfidence(
     Raises InputError for a push without a gradient in the image, and as ``pgd`` does.
     """
     check_ball(norm, eps, step_size)
-    if targeted:
-        raise InputError(
-            "isoconfidence holds the margin of the true class and aims at none; leave targeted out"
-        )
-    band = check_finite("band", band)
-    if band == 0:
-        raise InputError("band must be above 0 nats: no step keeps the margin to the last digit")
+    band = _check_band(band, targeted=targeted)
     pushed = differentiable_score(push, "push")
     settings = {
         "norm": norm, "eps": eps, "step_size": step_size, "random_start": random_start,

@@ -60,6 +60,18 @@ ModelArg = Annotated[list[str], typer.Option("--model-arg", help="name=value for
 Data = Annotated[
     str, typer.Option(help="digits, parquet:PATH, folder:PATH, hf:NAME, or any of: uncanny list data.")
 ]
+Attack = Annotated[
+    str, typer.Option(help="pgd, or any of: uncanny list attacks (ours, and those of kept libraries).")
+]
+AttackArg = Annotated[list[str], typer.Option(help="name=value, one more setting of the attack; repeatable.")]
+Norm = Annotated[str | None, typer.Option(help="linf or l2; linf if left out, or the library attack's own.")]
+Eps = Annotated[
+    str | None,
+    typer.Option(
+        help="Radius, in units of the input's range [0, 1]; 8/255 (l2: 0.5) if left out, none where a library attack "
+        "looks for the nearest adversarial."
+    ),
+]
 Limit = Annotated[int | None, typer.Option(help="Use only the first LIMIT images.")]
 HeadName = Annotated[
     str | None, typer.Option("--head", help="Name of the linear head; found by itself if left out.")

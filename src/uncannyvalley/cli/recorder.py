@@ -21,22 +21,10 @@ def record(
     model_arg: options.ModelArg = [],  # noqa: B006 (typer reads it)
     weights: options.Weights = None,
     data: options.Data = "digits",
-    attack: Annotated[
-        str, typer.Option(help="pgd, or any of: uncanny list attacks (ours, and those of kept libraries).")
-    ] = "pgd",
-    attack_arg: Annotated[
-        list[str], typer.Option(help="name=value, one more setting of the attack; repeatable.")
-    ] = [],  # noqa: B006 (typer reads it)
-    norm: Annotated[
-        str | None, typer.Option(help="linf or l2; linf if left out, or the library attack's own.")
-    ] = None,
-    eps: Annotated[
-        str | None,
-        typer.Option(
-            help="Radius, in units of the input's range [0, 1]; 8/255 (l2: 0.5) if left out, none where a library attack "
-            "looks for the nearest adversarial."
-        ),
-    ] = None,
+    attack: options.Attack = "pgd",
+    attack_arg: options.AttackArg = [],  # noqa: B006 (typer reads it)
+    norm: options.Norm = None,
+    eps: options.Eps = None,
     step_size: Annotated[
         str | None, typer.Option(help="Length of a step; eps/4 if left out (fgsm: eps).")
     ] = None,
