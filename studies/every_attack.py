@@ -20,6 +20,7 @@ import uncannyvalley as uv
 from uncannyvalley import adversaries, data, zoo
 from uncannyvalley.adversaries import Adversary, Outcome
 from uncannyvalley.probe import Prober
+from uncannyvalley.trajectory import last_rows
 
 ALL = 10**9
 PLAN: dict[str, tuple[int, dict[str, object]]] = {
@@ -47,12 +48,6 @@ def keeping(adversary: Adversary, kept: list[Tensor]) -> Adversary:
         return outcome
 
     return adversary._replace(run=run)
-
-
-def last(column: np.ndarray) -> np.ndarray:
-    """The last recorded value of each example."""
-    recorded = ~np.isnan(column)
-    return column[np.arange(len(column)), column.shape[1] - 1 - np.argmax(recorded[:, ::-1], axis=1)]
 
 
 def fresh_sharpness(model: uv.SplitModel, images: Tensor, y: Tensor) -> np.ndarray:
@@ -89,7 +84,8 @@ def main() -> None:
         walk = uv.watch(model, x, y, keeping(adversary, kept), seed=0)
         seconds = time.perf_counter() - started
         counts = walk.about["queries"]
-        ours = last(walk.column("log_relative_sharpness"))
+        sharpness = walk.column("log_relative_sharpness")
+        ours = sharpness[np.arange(count), last_rows(sharpness)]
         fresh = fresh_sharpness(model, torch.cat(kept), y)
         off = (np.abs(ours - fresh) / np.maximum(1, np.abs(fresh))).max()
         total = sum(counts[fate] for fate in ("matched", "ambiguous", "unmatched", "not_finite"))

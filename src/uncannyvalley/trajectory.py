@@ -160,3 +160,8 @@ class Trajectory:
             f"Trajectory({self.attack}, {len(self)} examples × {self.rows} rows, "
             f"{self.about['restarts']} restart(s), {len(self.measures)} measures)"
         )
+
+
+def last_rows(values: np.ndarray) -> np.ndarray:
+    """The last recorded row of each example, int (examples,): walks may end one by one."""
+    return values.shape[1] - 1 - np.argmax(~np.isnan(values)[:, ::-1], axis=1)

@@ -15,7 +15,7 @@ from uncannyvalley.observing import Observation, chosen_measures
 from uncannyvalley.query_rows import RowObserver
 from uncannyvalley.recording import choose_batch_size
 from uncannyvalley.splitting import SplitModel, split_for
-from uncannyvalley.trajectory import Trajectory
+from uncannyvalley.trajectory import Trajectory, last_rows
 from uncannyvalley.types import Measure
 from uncannyvalley.watched_model import watched
 
@@ -59,8 +59,7 @@ def watch_batch(
         walk.ask(images)
     found = walk.trajectory
     adversarial = found.column("adversarial")
-    last = np.isfinite(adversarial).sum(axis=1) - 1
-    seen = adversarial[np.arange(len(found)), last]
+    seen = adversarial[np.arange(len(found)), last_rows(adversarial)]
     counts = walk.fates | {
         "fooled": -1 if fooled is None else int(fooled.sum()),
         "fooled_seen": int(seen.sum()),

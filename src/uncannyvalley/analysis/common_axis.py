@@ -9,7 +9,8 @@ from uncannyvalley.analysis.contrast import quantities
 from uncannyvalley.analysis.curves import BAND, Curve
 from uncannyvalley.analysis.phase_table import SHARES
 from uncannyvalley.analysis.summary import Figure, interval
-from uncannyvalley.analysis.walked import Walked, last_rows
+from uncannyvalley.analysis.walked import Walked
+from uncannyvalley.trajectory import last_rows
 
 SHARPNESS = "log_relative_sharpness"
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from uncannyvalley.trajectory import Trajectory
+from uncannyvalley.trajectory import Trajectory, last_rows
 
 BAND = (10, 90)
 """Percentiles of the examples that a curve's band spans."""
@@ -58,7 +58,7 @@ def _of_correct(trajectory: Trajectory, measure: str) -> np.ndarray:
 def _held(values: np.ndarray) -> np.ndarray:
     """Walks that ended stay at their last row: those left over would else be the images that were hardest to fool."""
     recorded = ~np.isnan(values)
-    last = values.shape[1] - 1 - np.argmax(recorded[:, ::-1], axis=1)
+    last = last_rows(values)
     ended = np.arange(values.shape[1]) > last[:, None]
     return np.where(
         ended & recorded.any(axis=1)[:, None], values[np.arange(len(values)), last][:, None], values

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from uncannyvalley.trajectory import Trajectory
+from uncannyvalley.trajectory import Trajectory, last_rows
 
 FLAT_LOG_GINI = math.log(2.0**-23)
 """Below this, 1 − Σp² is under float32 rounding: naive code sees no curvature at all."""
@@ -102,7 +102,7 @@ def _explores_too_little(trajectory: Trajectory, restart: int) -> Diagnostic:
     adversarial = trajectory.column("adversarial", restart)
     recorded = ~np.isnan(loss)
     filled = np.where(recorded, loss, -np.inf)
-    last = loss.shape[1] - 1 - np.argmax(recorded[:, ::-1], axis=1)
+    last = last_rows(loss)
     everyone = np.arange(len(loss))
     before = np.maximum(last - np.maximum(last // 10, 1), 0)
     rising = filled[everyone, last] > filled[everyone, before]

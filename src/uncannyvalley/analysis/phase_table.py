@@ -19,7 +19,7 @@ import pyarrow as pa
 from uncannyvalley.analysis.diagnostics import Diagnostic, diagnose_trajectory
 from uncannyvalley.analysis.summary import PhaseSummary, WalkSummary, summarise
 from uncannyvalley.errors import InputError
-from uncannyvalley.trajectory import Trajectory
+from uncannyvalley.trajectory import Trajectory, last_rows
 
 SHARES = ("gini", "norm", "geometry")
 CHANGES = ("climb", "descent", "change")
@@ -118,7 +118,7 @@ def _phase_columns(trajectory: Trajectory, restart: int) -> pa.Table:
     }
     everyone = np.arange(len(sharpness))
     recorded = ~np.isnan(sharpness)
-    last = sharpness.shape[1] - 1 - np.argmax(recorded[:, ::-1], axis=1)
+    last = last_rows(sharpness)
     ridge = np.argmax(np.where(recorded, sharpness, -np.inf), axis=1)
     flip = _first(adversarial == 1)
     from_flip_on = np.arange(sharpness.shape[1]) >= np.where(np.isnan(flip), np.inf, flip)[:, None]

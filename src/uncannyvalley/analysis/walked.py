@@ -11,7 +11,7 @@ from uncannyvalley.analysis.contrast import MEDIANS, NOTHING
 from uncannyvalley.analysis.diagnostics import Diagnostic
 from uncannyvalley.analysis.phase_table import CHANGES, NEEDED, SHARES, Phases, difference, phases
 from uncannyvalley.analysis.summary import Figure, WalkSummary, interval, summarise
-from uncannyvalley.trajectory import Trajectory
+from uncannyvalley.trajectory import Trajectory, last_rows
 
 
 @dataclass(frozen=True)
@@ -103,8 +103,3 @@ class Walked:
     @property
     def _asked(self) -> np.ndarray:
         return ~np.isnan(self._wrong[:, 0])
-
-
-def last_rows(values: np.ndarray) -> np.ndarray:
-    """The last recorded row of each example, int (examples,): walks may end one by one."""
-    return values.shape[1] - 1 - np.argmax(~np.isnan(values)[:, ::-1], axis=1)

@@ -38,7 +38,7 @@ class WalkFigure:
     curves: Mapping[str, Mapping[str, Curve]]
     shares: ShareCurves
     summary: WalkSummary
-    axis: str = "step of the walk (0 is the clean image)"
+    axis: str
 
 
 def draw_walk(shown: WalkFigure) -> Figure:

@@ -21,6 +21,9 @@ from uncannyvalley.run.request import doubts_of
 FIGURE_MEASURES = ("log_relative_sharpness", "loss", "confidence")
 STRIPS = 12
 
+STEP_AXIS = "step of the walk (0 is the clean image)"
+QUERY_AXIS = "query of the attack (0 is the clean image; walks that ended stay at their last row)"
+
 
 @dataclass(frozen=True)
 class Written:
@@ -55,13 +58,7 @@ def write_report(run: RunFolder, found: Phases, class_names: tuple[str, ...] = (
             _stretched(curves) if observed else curves,
             share_curves(drawn),
             summary.walks[0],
-            **(
-                {
-                    "axis": "query of the attack (0 is the clean image; walks that ended stay at their last row)"
-                }
-                if observed
-                else {}
-            ),
+            QUERY_AXIS if observed else STEP_AXIS,
         )
     )
     figure, report = run.path / "walk.png", run.path / "report.html"
