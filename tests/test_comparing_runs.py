@@ -17,7 +17,8 @@ from uncannyvalley.analysis.comparison import compare_runs
 from uncannyvalley.analysis.contrast import contrast
 from uncannyvalley.analysis.walked import Walked
 from uncannyvalley.cli import printing
-from uncannyvalley.run.request import Request, make_work, record_with_controls
+from uncannyvalley.run.request import Request, make_work
+from uncannyvalley.study.recording import record_with_controls
 from uncannyvalley.trajectory import Trajectory
 
 SMALL = Request(eps=0.3, step_size=0.05, steps=8, limit=24, keep_images=0)
@@ -37,7 +38,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """One folder for each request, the first with its controls; ``sharded`` has lost its second shard."""
     root = tmp_path_factory.mktemp("runs")
     for name, request in REQUESTS.items():
-        record_with_controls(*make_work(request), root / name, controls=name == "pgd")
+        record_with_controls(request, root / name, controls=name == "pgd")
     manifest = root / "sharded" / "manifest.json"
     content = json.loads(manifest.read_text())
     del content["shards"]["part-00001.parquet"]
@@ -227,7 +228,7 @@ def test_mistakes_end_with_code_2(runs: dict[str, Path], tmp_path: Path) -> None
 def test_a_figure_that_cannot_be_drawn_is_an_error(runs: dict[str, Path], tmp_path: Path) -> None:
     for name in ("a", "b"):
         request = replace(SMALL, measures=["loss"], seed=ord(name), limit=4)
-        record_with_controls(*make_work(request), tmp_path / name, controls=False)
+        record_with_controls(request, tmp_path / name, controls=False)
     refused = in_process("compare", tmp_path / "a", tmp_path / "b", "--out", tmp_path / "c.png", code=2)
     assert "none of these runs has" in refused.stderr
     assert not (tmp_path / "c.png").exists()

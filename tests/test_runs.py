@@ -18,10 +18,11 @@ import torch
 import uncannyvalley as uv
 from uncannyvalley import InputError, data, zoo
 from uncannyvalley.run import recorder
-from uncannyvalley.run.files import locked
+from uncannyvalley.storing.files import locked
 from uncannyvalley.run.folder import open_run
 from uncannyvalley.run.plan import Plan
-from uncannyvalley.run.request import Request, make_work, record_with_controls
+from uncannyvalley.run.request import Request, make_work
+from uncannyvalley.study.recording import record_with_controls
 
 
 @pytest.fixture
@@ -114,7 +115,8 @@ def test_a_process_killed_in_a_shard_leaves_a_folder_that_resumes(tmp_path: Path
     import os, signal
     from pathlib import Path
     from uncannyvalley.run import recorder
-    from uncannyvalley.run.request import Request, make_work, record_with_controls
+    from uncannyvalley.run.request import Request, make_work
+from uncannyvalley.study.recording import record_with_controls
     plain, calls = recorder.record_batch, iter(range(100))
     def dies(*args, **kwargs):
         if next(calls) == 3:
@@ -122,7 +124,7 @@ def test_a_process_killed_in_a_shard_leaves_a_folder_that_resumes(tmp_path: Path
         return plain(*args, **kwargs)
     recorder.record_batch = dies
     request = Request(eps=0.3, step_size=0.05, steps=4, limit=10, shard_examples=4, keep_images=3, batch_size=2)
-    record_with_controls(*make_work(request), Path(%r), controls=False)
+    record_with_controls(request, Path(%r), controls=False)
     """
     out = tmp_path / "run"
     ended = subprocess.run([sys.executable, "-c", textwrap.dedent(code % str(out))], check=False)

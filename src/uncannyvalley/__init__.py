@@ -12,7 +12,7 @@ Names are imported when first used, so that ``import uncannyvalley`` does not im
 import importlib
 from typing import Any
 
-__version__ = "0.3.0"
+__version__ = "0.4.0"
 
 _HOMES = {
     "split": "splitting",
@@ -32,6 +32,8 @@ _HOMES = {
     "sampled_lipschitz": "theory.lipschitz",
     "attacked_radius": "theory.attacked",
     "open_run": "run.folder",
+    "open_study": "study.folder",
+    "verify": "study.verifying",
     "InputError": "errors",
     "Attack": "types",
     "Measure": "types",

@@ -13,7 +13,9 @@ from uncannyvalley.cli import (
     listing,
     measuring,
     recorder,
+    running,
     showing,
+    verifying,
 )
 from uncannyvalley.cli.guard import guarded
 
@@ -27,6 +29,8 @@ app = typer.Typer(
 )
 app.command("demo")(guarded(demonstrating.demo))
 app.command("record")(guarded(recorder.record))
+app.command("run")(guarded(running.run))
+app.command("verify")(guarded(verifying.verify))
 app.command("show")(guarded(showing.show))
 app.command("phases")(guarded(showing.phases))
 app.command("compare")(guarded(comparing.compare))

@@ -97,7 +97,7 @@ def _print_certificates(found: "Certificates") -> None:
 def _draw_certificates(found: "Certificates", out: Path, model: str) -> Path:
     from uncannyvalley.report.figures import to_png
     from uncannyvalley.report.radii import Radii, draw_radii
-    from uncannyvalley.run.files import write_bytes
+    from uncannyvalley.storing.files import write_bytes
 
     shown = [
         Radii(f"{what} ({status})", status.split(",")[0], bound.value[found.correct].numpy())
@@ -188,7 +188,7 @@ def _draw_bounds(found: "LossBounds", out: Path) -> Path:
 
     from uncannyvalley.report.figures import to_png
     from uncannyvalley.report.radii import draw_loss_bounds
-    from uncannyvalley.run.files import write_bytes
+    from uncannyvalley.storing.files import write_bytes
 
     rows = found.steps()
     columns = {name: np.array([one[name] for one in rows]) for name in rows[0]}

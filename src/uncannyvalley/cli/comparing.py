@@ -143,8 +143,8 @@ def _draw(found: "Comparison", folders: Mapping[str, "RunFolder"], path: Path) -
     from uncannyvalley.analysis.common_axis import SHARPNESS
     from uncannyvalley.report.comparison import draw_comparison
     from uncannyvalley.report.figures import to_png, to_svg
-    from uncannyvalley.run.files import cannot_write, write_bytes
     from uncannyvalley.run.naming import title_of
+    from uncannyvalley.storing.files import cannot_write, write_bytes
 
     if all(run.curve is None for run in found.drawn.values()):
         raise InputError(

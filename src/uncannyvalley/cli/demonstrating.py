@@ -1,6 +1,5 @@
 """``uncanny demo``: the uncanny valley on real digits, in under a minute."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,7 +10,7 @@ from uncannyvalley.cli.recorder import run_and_print
 
 
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder of the run.")] = Path("uncanny-demo"),
+    out: Annotated[str, typer.Option(help="Folder of the run.")] = "uncanny-demo",
     limit: Annotated[int, typer.Option(help="Images to walk, at most 540.")] = 256,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Record anew.")] = False,
     json: options.Json = False,

@@ -1,7 +1,6 @@
 """Options that several commands share, with their help, and the ways their texts are read."""
 
 from fractions import Fraction
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -90,4 +89,4 @@ Compile = Annotated[
     bool, typer.Option("--compile", help="Also use torch.compile (needs a C++ compiler on CPUs).")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines instead of tables.")]
-RunDir = Annotated[Path, typer.Argument(help="A folder that uncanny record wrote.", show_default=False)]
+RunDir = Annotated[str, typer.Argument(help="A folder that uncanny record wrote.", show_default=False)]

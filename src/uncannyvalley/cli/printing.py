@@ -70,18 +70,24 @@ def print_doubts(diagnostics: Sequence["Diagnostic"]) -> None:
 
 
 class _Rate(ProgressColumn):
+    def __init__(self, unit: str) -> None:
+        super().__init__()
+        self._unit = unit
+
     def render(self, task: Task) -> Text:
-        return Text(f"{task.speed:.0f} example-steps/s" if task.speed else "")
+        return Text(f"{task.speed:.4g} {self._unit}/s" if task.speed else "")
 
 
 @contextmanager
-def progress_bars(quiet: bool) -> Iterator[Callable[[str, int], Callable[[int], None]] | None]:
+def progress_bars(
+    quiet: bool, unit: str = "example-steps"
+) -> Iterator[Callable[[str, int], Callable[[int], None]] | None]:
     """A maker of progress bars with rate and remaining time; None where nothing should be shown."""
     if quiet:
         yield None
         return
     columns = (
-        TextColumn("{task.description:>8}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn(),
+        TextColumn("{task.description:>8}"), BarColumn(), MofNCompleteColumn(), _Rate(unit), TimeRemainingColumn(),
     )  # fmt: skip
     with Progress(*columns, console=aside) as bars:
 

@@ -1,21 +1,26 @@
 """``uncanny record``: an attack, step by step, beside its controls."""
 
-from pathlib import Path
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from uncannyvalley.cli import options
-from uncannyvalley.cli.printing import console, print_json, print_phases, progress_bars
+from uncannyvalley.cli.printing import aside, console, print_json, print_phases, progress_bars
 
 if TYPE_CHECKING:
     from uncannyvalley.run.folder import RunFolder
     from uncannyvalley.run.request import Request
+    from uncannyvalley.study.driver import Outcome
+
+SHOWN = 10
+"""Failed shards that are named one by one."""
 
 
 def record(
     out: Annotated[
-        Path, typer.Option(help="Folder of the run; the same command resumes it.", show_default=False)
+        str,
+        typer.Option(help="Folder of the run, or URL; the same command resumes it.", show_default=False),
     ],
     model: options.Model = "demo",
     model_arg: options.ModelArg = [],  # noqa: B006 (typer reads it)
@@ -83,24 +88,35 @@ def record(
     run_and_print(request, out, controls=controls, overwrite=overwrite, json=json)
 
 
-def run_and_print(request: "Request", out: Path, *, controls: bool, overwrite: bool, json: bool) -> None:
+def run_and_print(request: "Request", out: str, *, controls: bool, overwrite: bool, json: bool) -> None:
     """Record, write the derived files, and say what came out and where it is."""
-    from uncannyvalley.run.request import make_work, record_with_controls
+    from uncannyvalley.run.workbench import Workbench
+    from uncannyvalley.study.recording import recorded
 
-    plan, work = make_work(request)
-    with progress_bars(quiet=json) as progress:
-        run, recorded = record_with_controls(
-            plan, work, out, controls=controls, overwrite=overwrite, progress=progress
-        )
-    if not recorded and not json:
-        console.print(f"{out} is complete already: nothing to record.")
-    finish(run, work.images.class_names, json)
+    workbench = Workbench()
+    with ExitStack() as hold:
+        with progress_bars(quiet=json) as progress:
+            run, outcome = hold.enter_context(
+                recorded(
+                    request,
+                    out,
+                    controls=controls,
+                    overwrite=overwrite,
+                    progress=progress,
+                    workbench=workbench,
+                )
+            )
+        if not outcome.recorded and not outcome.failed and not json:
+            console.print(f"{out} is complete already: nothing to record.")
+        _, work = workbench.make(request)
+        finish(run, work.images.class_names, json, is_new=bool(outcome.recorded))
+    say_failures(outcome)
 
 
-def finish(run: "RunFolder", class_names: tuple[str, ...], json: bool) -> None:
+def finish(run: "RunFolder", class_names: tuple[str, ...], json: bool, *, is_new: bool) -> None:
     """Phases and reading on standard output, figure and page beside the shards."""
     from uncannyvalley.analysis.reading import reading
-    from uncannyvalley.report.run_report import phases_of, write_report
+    from uncannyvalley.report.run_report import phases_of, write_report, written_report
 
     missing = phases_missing(run)
     if missing:
@@ -109,7 +125,7 @@ def finish(run: "RunFolder", class_names: tuple[str, ...], json: bool) -> None:
         print_json({"files": files, "note": note}) if json else console.print(f"{note}\nrun: {run.path}")
         return
     found = phases_of(run)
-    written = write_report(run, found, class_names)
+    written = (None if is_new else written_report(run)) or write_report(run, found, class_names)
     summary = found.summary()
     files = {"run": str(run.path), "phases": str(written.phases)}
     if written.figure and written.report:
@@ -123,6 +139,25 @@ def finish(run: "RunFolder", class_names: tuple[str, ...], json: bool) -> None:
     console.print()
     for name, path in files.items():
         console.print(f"[bold]{name:>7}[/bold]  {path}", soft_wrap=True)
+
+
+def say_failures(outcome: "Outcome") -> None:
+    """Notices and failed shards on standard error; exit code 1 where a shard failed."""
+    from uncannyvalley.run.plan import shard_name
+
+    for notice in outcome.notices:
+        aside.print(notice, style="yellow", soft_wrap=True)
+    for report in outcome.failed[:SHOWN]:
+        failure = report.failure or {}
+        aside.print(
+            f"failed: {report.place}/shards/{shard_name(report.shard)} after {failure['attempts']} attempts: {failure['error']}",
+            style="red", markup=False, soft_wrap=True,
+        )  # fmt: skip
+    if outcome.failed:
+        if len(outcome.failed) > SHOWN:
+            aside.print(f"… and {len(outcome.failed) - SHOWN} more; uncanny show lists them", style="red")
+        aside.print("The others were recorded. The same command tries the failed ones again.")
+        raise typer.Exit(1)
 
 
 def phases_missing(run: "RunFolder") -> list[str]:

@@ -1,35 +1,58 @@
 """``uncanny show`` and ``uncanny phases``: what a run folder holds, and what it says."""
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from uncannyvalley.cli import options
 from uncannyvalley.cli.printing import console, print_json, print_phases, print_table
+from uncannyvalley.cli.study_tables import print_errors, show_study
+
+if TYPE_CHECKING:
+    from uncannyvalley.study.folder import StudyRun
 
 
-def show(run_dir: options.RunDir, json: options.Json = False) -> None:
-    """Say what a run is, how far it came, and how its measures moved from the clean image to the last step."""
-    from uncannyvalley.run.folder import open_run
+def show(
+    run_dir: Annotated[
+        str,
+        typer.Argument(
+            help="A folder that uncanny record or uncanny run wrote.", show_default=False, metavar="DIR"
+        ),
+    ],
+    json: options.Json = False,
+) -> None:
+    """Say what a run is, how far it came, and how its measures moved; or how far each run of a study came."""
+    from uncannyvalley.study.folder import open_study
 
-    run = open_run(run_dir)
-    plan, listed = run.plan, run.manifest()["shards"]
-    missing = run.missing_shards()
+    study = open_study(run_dir)
+    if study.plan is None:
+        _show_run(study.runs[0], json)
+    else:
+        show_study(study, json)
+
+
+def _show_run(one: "StudyRun", json: bool) -> None:
+    from uncannyvalley.study.progress import progress_of
+
+    run, progress = one.run, progress_of(one)
+    plan = run.plan
+    missing, finished = run.missing_shards(), run.finished_shards()
     about: dict[str, Any] = {
         "folder": str(run.path), "key": plan.key, "complete": not missing,
-        "shards": f"{len(plan.shards()) - len(missing)} of {len(plan.shards())}",
+        "shards": f"{len(finished)} of {plan.shard_count}",
         "model": plan.model.spec, "data": f"{plan.data.spec} ({plan.data.examples} images)",
         "attack": f"{plan.attack.name} {plan.attack.settings}",
-        "steps": _length(run) if listed else plan.recording.steps, "restarts": plan.recording.restarts, "seed": plan.recording.seed,
-        "seconds": round(sum(one["seconds"] for one in listed.values()), 1),
-        "controls": ", ".join(run.controls()) or "none",
+        "steps": _length(run) if finished else plan.recording.steps, "restarts": plan.recording.restarts, "seed": plan.recording.seed,
+        "seconds": round(progress.seconds, 1), "controls": ", ".join(run.controls()) or "none",
     }  # fmt: skip
-    rows = _medians(run) if listed else []
+    rows = _medians(run) if finished else []
     if json:
         names = ("measure", "unit", "clean", "highest", "last")
-        print_json({**about, "medians": [dict(zip(names, row, strict=True)) for row in rows]})
+        medians = [dict(zip(names, row, strict=True)) for row in rows]
+        print_json({**about, "failed": dict(progress.errors), "medians": medians})
         return
     print_table(f"Run {run.path}", ["", ""], [[name, str(value)] for name, value in about.items()], left=2)
+    print_errors(progress.errors)
     if rows:
         console.print()
         header = ["median of", "unit", "clean image", "highest", "last step"]

@@ -2,6 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -32,7 +33,7 @@ class Images:
         """The first ``limit`` images; all of them where None."""
         return Images(self.pixels[:limit], self.labels[:limit], self.class_names)
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over shape, type, pixels and labels."""
         digest = hashlib.sha256(f"{self.pixels.dtype}{self.pixels.shape}".encode())

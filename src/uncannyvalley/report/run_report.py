@@ -1,10 +1,10 @@
 """A finished run folder → ``phases.parquet``, ``walk.png`` and ``report.html`` in it."""
 
+import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from uncannyvalley.analysis.curves import Curve, curve, default_measures, drawn_walk, share_curves
 from uncannyvalley.analysis.phase_table import Phases, phases
@@ -14,9 +14,14 @@ from uncannyvalley.report.command import command_of
 from uncannyvalley.report.figures import WalkFigure, draw_walk, to_png, to_svg
 from uncannyvalley.report.page import Page, render
 from uncannyvalley.report.strips import Strip, strip_of
-from uncannyvalley.run.files import write_bytes, write_text, write_whole
 from uncannyvalley.run.folder import RunFolder
+from uncannyvalley.run.ledger import Ledger
 from uncannyvalley.run.request import doubts_of
+from uncannyvalley.storing.files import sha256, write_bytes
+from uncannyvalley.storing.parquet import write_parquet
+from uncannyvalley.storing.places import Place
+
+PHASES_FILE, FIGURE_FILE, REPORT_FILE = "phases.parquet", "walk.png", "report.html"
 
 FIGURE_MEASURES = ("log_relative_sharpness", "loss", "confidence")
 STRIPS = 12
@@ -29,9 +34,9 @@ QUERY_AXIS = "query of the attack (0 is the clean image; walks that ended stay a
 class Written:
     """The derived files of a run; the pictures are None where their measures were not recorded."""
 
-    phases: Path
-    figure: Path | None
-    report: Path | None
+    phases: Place
+    figure: Place | None
+    report: Place | None
 
 
 def phases_of(run: RunFolder, restart: int = 0) -> Phases:
@@ -41,13 +46,14 @@ def phases_of(run: RunFolder, restart: int = 0) -> Phases:
 
 def write_report(run: RunFolder, found: Phases, class_names: tuple[str, ...] = ()) -> Written:
     """Write the derived files beside the shards."""
-    table = run.path / "phases.parquet"
-    write_whole(table, lambda scratch: pq.write_table(found.table, scratch))
+    table = run.path / PHASES_FILE
+    digests = {PHASES_FILE: write_parquet(table, found.table.schema, [found.table])}
     drawn = drawn_walk(run.trajectory)
     walks = {run.trajectory.attack: drawn} | {
         name: control.trajectory for name, control in found.controls.items()
     }
     if len(default_measures(list(walks.values()), FIGURE_MEASURES)) < len(FIGURE_MEASURES):
+        _list(run, digests)
         return Written(table, None, None)
     summary = found.summary()
     observed = run.trajectory.is_observed
@@ -61,11 +67,29 @@ def write_report(run: RunFolder, found: Phases, class_names: tuple[str, ...] = (
             QUERY_AXIS if observed else STEP_AXIS,
         )
     )
-    figure, report = run.path / "walk.png", run.path / "report.html"
-    picture = to_png(drawing)
-    write_bytes(figure, picture)
-    write_text(report, render(_page(run, found, summary, to_svg(drawing), class_names)))
-    return Written(table, figure, report)
+    page = render(_page(run, found, summary, to_svg(drawing), class_names))
+    for name, content in ((FIGURE_FILE, to_png(drawing)), (REPORT_FILE, page.encode())):
+        write_bytes(run.path / name, content)
+        digests[name] = hashlib.sha256(content).hexdigest()
+    _list(run, digests)
+    return Written(table, run.path / FIGURE_FILE, run.path / REPORT_FILE)
+
+
+def _list(run: RunFolder, digests: dict[str, str]) -> None:
+    ledger = Ledger(run, 0)
+    ledger.list_files(digests)
+    ledger.write()
+
+
+def written_report(run: RunFolder) -> Written | None:
+    """The derived files that are there already, as they were written; None where one is missing or changed."""
+    files = run.manifest(0).files
+    places = {name: run.path / name for name in files}
+    if PHASES_FILE not in files or any(
+        not place.exists() or sha256(place) != files[name] for name, place in places.items()
+    ):
+        return None
+    return Written(places[PHASES_FILE], places.get(FIGURE_FILE), places.get(REPORT_FILE))
 
 
 def _stretched(curves: dict[str, dict[str, Curve]]) -> dict[str, dict[str, Curve]]:
@@ -132,7 +156,7 @@ def _page(
 
 def _provenance(run: RunFolder) -> dict[str, str]:
     plan, manifest = run.plan, run.manifest()
-    made = manifest["provenance"]
+    made = manifest.provenance[-1] if manifest.provenance else {}
     return {
         "key of the run": plan.key,
         "uncannyvalley": plan.version,
@@ -141,7 +165,7 @@ def _provenance(run: RunFolder) -> dict[str, str]:
         "attack": f"{plan.attack.name} {plan.attack.settings}",
         "network as used": "; ".join(made.get("preparation", [])) or "as given",
         "made with": f"torch {made.get('torch')}, Python {made.get('python')}, {made.get('device')}, batch {made.get('batch_size')}",
-        "seconds": f"{sum(one['seconds'] for one in manifest['shards'].values()):.1f} without controls",
+        "seconds": f"{sum(one['seconds'] for one in manifest.shards.values()):.1f} without controls",
     }
 
 

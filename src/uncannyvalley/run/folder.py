@@ -1,105 +1,168 @@
 """A run folder: ``plan.toml``, ``shards/``, ``images/``, ``manifest.json`` and ``controls/NAME/``."""
 
-import json
-import shutil
+import hashlib
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load
 
 from uncannyvalley.errors import InputError
 from uncannyvalley.head import Head
-from uncannyvalley.run.files import SCRATCH_ENDING, cannot_write, locked, sha256, write_text
-from uncannyvalley.run.plan import Plan
+from uncannyvalley.run.plan import PLAN_FILE, Plan, shard_name
+from uncannyvalley.storing.files import WHOLE, sha256
+from uncannyvalley.storing.manifest import BLOCK, Manifest, manifests_of
+from uncannyvalley.storing.parquet import intact_bytes, read_facts, read_table
+from uncannyvalley.storing.places import Place, place_of
 from uncannyvalley.trajectory import Trajectory
 
 HEAD_FILE = "head.safetensors"
 
+MISSING = "missing"
+
 
 @dataclass(frozen=True)
 class RunFolder:
-    """A folder that holds one run; ``open_run`` reads one, ``folder_for`` makes or resumes one."""
+    """A folder that holds one run; ``open_run`` reads one.
 
-    path: Path
+    writer  who writes here: the whole run, or one part of it, such as 3-of-40
+    """
+
+    path: Place
     plan: Plan
+    writer: str = WHOLE
 
     @property
-    def manifest_path(self) -> Path:
-        return self.path / "manifest.json"
+    def blocks(self) -> int:
+        """Manifest files of the run."""
+        return -(-self.plan.shard_count // BLOCK)
 
-    def manifest(self) -> dict[str, Any]:
-        """Finished shards with rows, SHA-256 and seconds, and the provenance that decides no number."""
-        if not self.manifest_path.exists():
-            return {"shards": {}, "provenance": {}, "diagnostics": []}
-        try:
-            return json.loads(self.manifest_path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise InputError(
-                f"{self.manifest_path} cannot be read ({error}); delete it and record again to rebuild it"
-            ) from error
+    def manifest(self, block: int | None = None) -> Manifest:
+        """What is listed as finished, by all parts, in one block or in all; InputError where a manifest is damaged."""
+        merged = Manifest()
+        for number in range(self.blocks) if block is None else (block,):
+            for place in manifests_of(self.path, number):
+                merged.merge(Manifest.read(place))
+        return merged
 
-    def write_manifest(self, manifest: dict[str, Any]) -> None:
-        write_text(self.manifest_path, json.dumps(manifest, indent=1, sort_keys=True) + "\n")
+    def shard(self, number: int) -> Place:
+        """Where a shard lies, or will."""
+        return self.path / "shards" / shard_name(number)
+
+    def check_shard(self, number: int, listed: Manifest) -> dict[str, Any]:
+        """The manifest's entry of a shard that is whole; InputError, beginning with its path, for any other.
+
+        A listed shard has the listed SHA-256. One that is not listed yet must carry a stamp that agrees with it, and
+        be this shard of this run. The images and the head that were kept with it are checked too.
+        """
+        entry = self._checked(number, listed)[1]
+        beside = {"images": f"images/{shard_name(number)}", "head": HEAD_FILE}
+        for fact, name in beside.items():
+            place = self.path / name
+            if fact in entry and not (place.exists() and sha256(place) == entry[fact]):
+                raise InputError(f"{place} is {'damaged' if place.exists() else MISSING}")
+        return entry
+
+    def _checked(self, number: int, listed: Manifest) -> tuple[bytes, dict[str, Any]]:
+        place, name = self.shard(number), shard_name(number)
+        if not place.exists():
+            raise InputError(f"{place} is {MISSING}")
+        content = intact_bytes(place)
+        digest = hashlib.sha256(content).hexdigest()
+        entry = listed.shards.get(name)
+        if entry is None:
+            entry = self._entry_of(content, place, name) | {"sha256": digest}
+        elif entry["sha256"] != digest:
+            raise InputError(f"{place} is another file than the manifest lists: its SHA-256 differs")
+        return content, entry
+
+    def _entry_of(self, content: bytes, place: Place, name: str) -> dict[str, Any]:
+        facts = read_facts(content, place)
+        if (facts.pop("key", None), facts.pop("shard", None)) != (self.plan.key, name):
+            raise InputError(f"{place} is a shard of another run, or another shard of this one")
+        return {"seconds": 0.0} | facts
+
+    def unfinished(self, block: int) -> Iterator[int]:
+        """Shards of a block that are missing or damaged."""
+        listed = self.manifest(block)
+        for number in self.numbers(block):
+            try:
+                self.check_shard(number, listed)
+            except InputError:
+                yield number
+
+    def numbers(self, block: int) -> range:
+        """The shards of a block."""
+        return range(block * BLOCK, min((block + 1) * BLOCK, self.plan.shard_count))
 
     def missing_shards(self) -> list[str]:
         """Shards of the plan that are not there, or are not what was written."""
-        listed = self.manifest()["shards"]
-        return [name for name in self.plan.shards() if not self._is_whole(name, listed)]
+        return [shard_name(number) for block in range(self.blocks) for number in self.unfinished(block)]
 
-    def _is_whole(self, name: str, listed: dict[str, Any]) -> bool:
-        path = self.path / "shards" / name
-        return name in listed and path.exists() and sha256(path) == listed[name]["sha256"]
+    def finished_shards(self) -> list[Place]:
+        """Shards that are there, each checked byte by byte; InputError where one was changed or lost on the disk."""
+        return [place for place, _ in self._contents()]
+
+    def _contents(self) -> Iterator[tuple[Place, bytes]]:
+        for block in range(self.blocks):
+            listed = self.manifest(block)
+            for number in self.numbers(block):
+                if shard_name(number) in listed.shards or self.shard(number).exists():
+                    try:
+                        yield self.shard(number), self._checked(number, listed)[0]
+                    except InputError as error:
+                        raise InputError(f"{error}. The command that recorded this run mends it") from error
 
     @cached_property
     def trajectory(self) -> Trajectory:
-        """All finished shards as one trajectory; InputError where one was changed on disk."""
-        listed = self.manifest()["shards"]
-        names = [name for name in self.plan.shards() if name in listed]
-        if not names:
+        """All finished shards as one trajectory; InputError where one was changed or lost on the disk."""
+        tables = [read_table(content, place) for place, content in self._contents()]
+        if not tables:
             raise InputError(
-                f"{self.path} holds no finished shard yet; run the same uncanny record again to go on"
+                f"{self.path} holds no finished shard yet; the command that began this run goes on with it"
             )
-        broken = [name for name in names if not self._is_whole(name, listed)]
-        if broken:
-            raise InputError(
-                f"{self.path}: {', '.join(broken)} {'is' if len(broken) == 1 else 'are'} missing or changed since written "
-                "(SHA-256 differs); run the same uncanny record again to write anew"
-            )
-        tables = [_read_parquet(self.path / "shards" / name) for name in names]
         return Trajectory(pa.concat_tables(tables).unify_dictionaries())
+
+    def control_folders(self) -> dict[str, "RunFolder"]:
+        """The runs of the control walks beside this one, finished or not, by name."""
+        folder = self.path / "controls"
+        # reversed: noise before assist, as everywhere
+        found = sorted(folder.iterdir(), key=str, reverse=True) if folder.is_dir() else []
+        return {child.name: open_run(child) for child in found if (child / PLAN_FILE).is_file()}
 
     def controls(self) -> dict[str, Trajectory]:
         """The control walks that were recorded beside this run, by name."""
-        folder = self.path / "controls"
-        # reversed: noise before assist, as everywhere
-        found = sorted(folder.iterdir(), reverse=True) if folder.is_dir() else []
-        runs = {child.name: open_run(child) for child in found if (child / "plan.toml").is_file()}
-        return {name: run.trajectory for name, run in runs.items() if run.manifest()["shards"]}
+        return {
+            name: run.trajectory
+            for name, run in self.control_folders().items()
+            if any(run.shard(number).exists() for number in range(run.plan.shard_count))
+        }
 
     def head(self) -> Head:
         """W and b of the run's network; InputError where the run kept no logits."""
         path = self.path / HEAD_FILE
+        if not path.exists():
+            raise InputError(f"{self.path} kept no head; record with --keep logits")
         try:
-            tensors = load_file(path)
-        except FileNotFoundError as error:
-            raise InputError(f"{self.path} kept no head; record with --keep logits") from error
-        except (OSError, SafetensorError) as error:
+            tensors = load(intact_bytes(path))
+        except SafetensorError as error:
             raise InputError(f"{path} cannot be read ({error}); record again") from error
         return Head(tensors["weight"], tensors.get("bias"))
+
+    def image_files(self) -> list[Place]:
+        """The files that hold kept iterates."""
+        folder = self.path / "images"
+        return sorted(folder.iterdir(), key=str) if folder.is_dir() else []
 
     def images(self) -> dict[int, dict[int, tuple[list[str], np.ndarray]]]:
         """Kept iterates: example → step → (roles, pixels (c, h, w))."""
         kept: dict[int, dict[int, tuple[list[str], np.ndarray]]] = {}
-        for path in sorted((self.path / "images").glob("*.parquet")):
-            table = _read_parquet(path)
+        for path in self.image_files():
+            table = read_table(intact_bytes(path), path)
             shape = tuple(int(one) for one in table.schema.metadata[b"shape"].decode().split(","))
             pixels = table["pixels"].combine_chunks().values.to_numpy().reshape(-1, *shape)
             rows = zip(
@@ -114,86 +177,9 @@ class RunFolder:
         return kept
 
 
-def _read_parquet(path: Path) -> pa.Table:
-    try:
-        return pq.read_table(path, page_checksum_verification=True)
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(
-            f"{path} cannot be read ({str(error).splitlines()[0]}); delete it and run the same uncanny record again"
-        ) from error
-
-
-def open_run(path: str | Path) -> RunFolder:
+def open_run(path: "str | Place") -> RunFolder:
     """The run in a folder that ``uncanny record`` wrote; InputError where there is none."""
-    folder = Path(path)
+    folder = place_of(path)
     if not folder.is_dir():
         raise InputError(f"{folder} does not exist; give the folder that uncanny record --out wrote")
-    return RunFolder(folder, Plan.read(folder / "plan.toml"))
-
-
-@contextmanager
-def folder_for(path: Path, plan: Plan, overwrite: bool = False) -> Iterator[RunFolder]:
-    """A folder held for ``plan`` by this process alone: new, or with the same run so far.
-
-    A folder that was new and got no finished shard is removed again. Raises InputError for a folder of
-    another run, of another process or of anything else; never deletes what is no run.
-    """
-    is_new = _check_place(path)
-    with locked(path):
-        run = _resumed(path, plan, overwrite)
-        try:
-            yield run
-        finally:
-            if is_new and not run.manifest()["shards"]:
-                shutil.rmtree(path, ignore_errors=True)
-
-
-def _check_place(path: Path) -> bool:
-    """Whether ``path`` is free; InputError where something else is there."""
-    try:
-        if path.exists() and not path.is_dir():
-            raise InputError(f"{path} is a file; choose a folder for the run")
-        entries = [one.name for one in path.iterdir()] if path.exists() else []
-    except OSError as error:
-        raise cannot_write(path, error) from error
-    if set(entries) - {".lock"} and "plan.toml" not in entries:
-        raise InputError(f"{path} is not empty and holds no run; choose a new folder (nothing was changed)")
-    return not entries
-
-
-def _resumed(path: Path, plan: Plan, overwrite: bool) -> RunFolder:
-    run = RunFolder(path, plan)
-    try:
-        if overwrite:
-            _clear(path)
-        elif (path / "plan.toml").exists():
-            run = RunFolder(path, _agreeing(path, plan))
-        for scratch in path.rglob(f"*{SCRATCH_ENDING}"):  # left by a killed process
-            scratch.unlink()
-        (path / "shards").mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise cannot_write(path, error) from error
-    if not (path / "plan.toml").exists():
-        write_text(path / "plan.toml", plan.to_toml())
-    return run
-
-
-def _agreeing(path: Path, plan: Plan) -> Plan:
-    """The folder's plan, if it is this one."""
-    there = Plan.read(path / "plan.toml")
-    if there.key != plan.key:
-        raise InputError(
-            f"{path} holds another run (it differs in {', '.join(plan.differences(there)) or 'its content'}); choose another "
-            "folder, or replace it with --overwrite"
-        )
-    return there
-
-
-def _clear(path: Path) -> None:
-    for one in path.iterdir():
-        if one.name == ".lock":
-            continue
-        if one.is_dir() and not one.is_symlink():
-            shutil.rmtree(one)
-        else:
-            one.unlink()
+    return RunFolder(folder, Plan.read(folder / PLAN_FILE))

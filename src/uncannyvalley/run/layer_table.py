@@ -16,10 +16,10 @@ from uncannyvalley.derivatives.quantities import QUANTITIES, Quantity, quantity_
 from uncannyvalley.derivatives.results import Effort, Estimate
 from uncannyvalley.derivatives.sites import INPUT, find_site
 from uncannyvalley.errors import InputError
-from uncannyvalley.run.files import write_whole
 from uncannyvalley.run.request import Request, load_images, load_model
 from uncannyvalley.softmax import TopClassSoftmax
 from uncannyvalley.splitting import SplitModel
+from uncannyvalley.storing.files import write_whole
 
 OF_ORDER = {
     2: ("trace", "relative_sharpness", "top_eigenvalue"),

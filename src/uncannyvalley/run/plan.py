@@ -3,7 +3,6 @@
 import hashlib
 import json
 import tomllib
-from pathlib import Path
 from typing import Any
 
 import tomli_w
@@ -11,9 +10,18 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from uncannyvalley import __version__
 from uncannyvalley.errors import InputError
+from uncannyvalley.storing.places import Place
+from uncannyvalley.storing.stamp import BLANK, is_intact, stamp
+
+PLAN_FILE = "plan.toml"
 
 SHARD_EXAMPLES = 256
 """Examples of a shard, the unit of resuming. Fixed for a folder, whatever the batch size."""
+
+
+def shard_name(number: int) -> str:
+    """File name of a shard."""
+    return f"part-{number:05d}.parquet"
 
 
 class _Part(BaseModel):
@@ -84,34 +92,47 @@ class Plan(_Part):
         )
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
-    def shards(self) -> dict[str, slice]:
-        """Name → rows of each shard."""
-        size, count = self.layout.shard_examples, self.data.examples
-        return {
-            f"part-{number:05d}.parquet": slice(first, min(first + size, count))
-            for number, first in enumerate(range(0, count, size))
-        }
+    @property
+    def shard_count(self) -> int:
+        """Shards of the run."""
+        return -(-self.data.examples // self.layout.shard_examples)
 
-    def to_toml(self) -> str:
-        return f'# Everything that decided this run\'s numbers.\nkey = "{self.key}"\n' + tomli_w.dumps(
-            self.model_dump(mode="json")
-        )
+    def shard_rows(self, number: int) -> slice:
+        """Examples of a shard."""
+        first = number * self.layout.shard_examples
+        return slice(first, min(first + self.layout.shard_examples, self.data.examples))
+
+    def shards(self) -> dict[str, slice]:
+        """Name → examples of each shard."""
+        return {shard_name(number): self.shard_rows(number) for number in range(self.shard_count)}
+
+    def to_bytes(self) -> bytes:
+        """``plan.toml``, stamped."""
+        head = f'# Everything that decided this run\'s numbers.\nkey = "{self.key}"\nstamp = "{BLANK}"\n'
+        return stamp((head + tomli_w.dumps(self.model_dump(mode="json"))).encode())
 
     @classmethod
-    def read(cls, path: Path) -> "Plan":
-        """The plan of a run folder; InputError where it is missing, broken or was edited."""
+    def read(cls, path: Place) -> "Plan":
+        """The plan of a run folder; InputError where it is missing, damaged or was edited."""
         try:
-            content = tomllib.loads(path.read_text(encoding="utf-8"))
-            key = content.pop("key", None)
-            plan = cls.model_validate(content)
+            content = path.read_bytes()
+            entries = tomllib.loads(content.decode())
+            key = entries.pop("key", None)
+            entries.pop("stamp", None)
+            if "cells" in entries:
+                raise InputError(_of_study(path.parent, list(entries["cells"])))
+            plan = cls.model_validate(entries)
+        except InputError:
+            raise
         except FileNotFoundError as error:
             raise InputError(f"{path.parent} is no run folder: it has no {path.name}") from error
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, ValidationError) as error:
             first_line = str(error).splitlines()[0]
             raise InputError(f"{path} cannot be read ({first_line}); record into a new folder") from error
-        if key != plan.key:
+        if key != plan.key or not is_intact(content):
             raise InputError(
-                f"{path} was edited after the run: its key does not fit its content. Record into a new folder"
+                f"{path} was damaged, or edited after the run: its key and stamp do not fit its content. "
+                "Record into a new folder"
             )
         return plan
 
@@ -131,3 +152,7 @@ class Plan(_Part):
             else:
                 found.append(part)
         return found
+
+
+def _of_study(folder: Place, places: list[str]) -> str:
+    return f"{folder} is a study of {len(places)} runs; give one of them, such as {folder}/{places[0]}"

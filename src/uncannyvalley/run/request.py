@@ -1,9 +1,9 @@
 """What a user asks for, by names → the plan that decides the numbers, and the work at hand."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,7 +19,7 @@ from uncannyvalley.errors import InputError, unknown_name
 from uncannyvalley.measures import resolve
 from uncannyvalley.observing import chosen_measures
 from uncannyvalley.recording import check_target, choose_batch_size
-from uncannyvalley.run.folder import RunFolder, folder_for
+from uncannyvalley.run.folder import RunFolder
 from uncannyvalley.run.named_attack import CONTROL_STEPS, EPS, control_attacks, make_attack
 from uncannyvalley.run.plan import (
     SHARD_EXAMPLES,
@@ -30,15 +30,13 @@ from uncannyvalley.run.plan import (
     Plan,
     RecordingPlan,
 )
-from uncannyvalley.run.recorder import Work, record_run
+from uncannyvalley.run.recorder import Work
 from uncannyvalley.splitting import SplitModel, split
 from uncannyvalley.types import Attack
 from uncannyvalley.walking import Recording
 from uncannyvalley.watching import add_counts
 
 DTYPES = {name: getattr(torch, name) for name in ("float32", "float64", "bfloat16", "float16")}
-
-Progress = Callable[[int], None]
 
 
 @dataclass(frozen=True)
@@ -115,12 +113,14 @@ def _device(name: str) -> torch.device:
     return device
 
 
-def make_work(request: Request) -> tuple[Plan, Work]:
-    """Everything a recording needs, checked, and the plan that names it."""
-    images = load_images(request)
+def make_work(
+    request: Request, images: Images | None = None, network: tuple[SplitModel, str] | None = None
+) -> tuple[Plan, Work]:
+    """Everything a recording needs, checked, and the plan that names it; images and network where they are loaded."""
     check_count("keep_images", request.keep_images, 0)
     check_count("shard_examples", request.shard_examples, 1)
-    model, fingerprint = load_model(request, images)
+    images = load_images(request) if images is None else images
+    model, fingerprint = load_model(request, images) if network is None else network
     attack = make_attack(request, model)
     recording = _recording(request, attack, model)
     work = Work(
@@ -186,50 +186,15 @@ def control_runs(plan: Plan, work: Work) -> Iterator[tuple[str, Plan, Work]]:
         yield attack.name, control, replace(work, attack=attack, target=None)
 
 
-def record_with_controls(
-    plan: Plan,
-    work: Work,
-    out: Path,
-    *,
-    controls: bool = True,
-    overwrite: bool = False,
-    progress: Callable[[str, int], Progress] | None = None,
-) -> tuple[RunFolder, int]:
-    """Record the walk into ``out`` and its controls beside it; resumes what is unfinished.
-
-    ``progress(name, total)`` is asked for a counter of example-steps for each walk. Returns the run and how
-    many shards were recorded: 0 means that it was complete already.
-    """
-    with folder_for(out, plan, overwrite) as run:
-        recorded = _record(run, work, work.attack.name, progress)
-        _keep_doubts(run, work)
-        for name, control, control_work in control_runs(plan, work) if controls else ():
-            with folder_for(out / "controls" / name, control) as beside:
-                recorded += _record(beside, control_work, name, progress)
-    return run, recorded
-
-
-def _record(run: RunFolder, work: Work, name: str, progress: Callable[[str, int], Progress] | None) -> int:
-    missing = [run.plan.shards()[shard] for shard in run.missing_shards()]
-    examples = sum(rows.stop - rows.start for rows in missing)
-    total = examples * work.rows_an_example
-    counter = progress(name, total) if progress and missing else None
-    return record_run(run, work, counter)
-
-
-def _keep_doubts(run: RunFolder, work: Work) -> None:
-    """What only the model can tell about the method goes into the manifest, once."""
-    manifest = run.manifest()
-    if manifest["diagnostics"]:
-        return
+def doubts_about(work: Work) -> list[dict[str, Any]]:
+    """What only the model can tell about the method, asked of the first images."""
     found = diagnose(work.model, work.images[:16], work.images.labels[:16])
-    manifest["diagnostics"] = [vars(one) for one in found if math.isfinite(one.figure)]
-    run.write_manifest(manifest)
+    return [vars(one) for one in found if math.isfinite(one.figure)]
 
 
 def doubts_of(run: RunFolder) -> list[Diagnostic]:
     """The diagnostics that were kept when the run was recorded, and what the counts of its queries say."""
-    manifest = run.manifest()
-    queries = [one["queries"] for one in manifest["shards"].values() if "queries" in one]
-    kept = [Diagnostic(**one) for one in manifest["diagnostics"]]
+    entries = run.manifest().shards.values()
+    queries = [one["queries"] for one in entries if "queries" in one]
+    kept = [Diagnostic(**doubt) for one in entries for doubt in one.get("diagnostics", ())]
     return [*kept, *(diagnose_queries(add_counts(queries)) if queries else [])]

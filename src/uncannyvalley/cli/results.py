@@ -1,0 +1,163 @@
+"""``uncanny results``: a study as a table of one row a run, on the screen, in files, or with a tracker."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from uncannyvalley.cli import options
+from uncannyvalley.cli.printing import console, print_json, print_table
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+SHOWN = {
+    "correct before": ("accuracy_clean", ".0%"),
+    "at the end": ("accuracy_end", ".0%"),
+    "flipped": ("flipped", ".0%"),
+    "valley": ("valley", ".0%"),
+    "height, nats": ("ridge_height", ".2f"),
+    "depth, nats": ("depth", ".2f"),
+    "seconds": ("seconds", ".1f"),
+}
+"""Columns on the screen: title → column of the table and its format."""
+
+
+def results(
+    folder: Annotated[
+        str,
+        typer.Argument(
+            help="A folder that uncanny run or uncanny record wrote.", metavar="DIR", show_default=False
+        ),
+    ],
+    controls: Annotated[bool, typer.Option("--controls", help="Also a row for each control walk.")] = False,
+    csv: Annotated[Path | None, typer.Option(help="Write the table as CSV.", show_default=False)] = None,
+    parquet: Annotated[
+        Path | None, typer.Option(help="Write the table as Parquet, with units.", show_default=False)
+    ] = None,
+    wandb: Annotated[
+        str | None,
+        typer.Option(
+            help="Send each row as a run of this W&B project; again updates it.", show_default=False
+        ),
+    ] = None,
+    mlflow: Annotated[
+        str | None,
+        typer.Option(
+            help="Send each row as a run of this MLflow experiment; again updates it.", show_default=False
+        ),
+    ] = None,
+    json: options.Json = False,
+) -> None:
+    """Print one row a run: how far it came, accuracy, flips, ridge and valley. Files and trackers get all columns."""
+    from uncannyvalley.study.folder import open_study
+    from uncannyvalley.study.results import results as results_of
+
+    study = open_study(folder)
+    table = results_of(study, controls=controls)
+    written = {name: str(path) for name, path in (("csv", csv), ("parquet", parquet)) if path is not None}
+    if csv is not None:
+        _write_csv(table, csv)
+    if parquet is not None:
+        _write_parquet(table, parquet)
+    sent = _send(table, wandb, mlflow, study.path.name)
+    if json:
+        units = {one.name: one.metadata[b"unit"].decode() for one in table.schema if b"unit" in one.metadata}
+        print_json(
+            {
+                "runs": [_plain(row) for row in table.to_pylist()],
+                "units": units,
+                "files": written,
+                "sent": sent,
+            }
+        )
+        return
+    _print(table, f"{study.path}")
+    console.print()
+    for name, path in written.items():
+        console.print(f"[bold]{name:>7}[/bold]  {path}", soft_wrap=True)
+    for name, count in sent.items():
+        console.print(f"[bold]{name:>7}[/bold]  {count} runs sent", soft_wrap=True)
+    if not written and not sent:
+        console.print("[dim]--csv FILE, --parquet FILE and --json have every column, with intervals.[/dim]")
+
+
+def _print(table: "pa.Table", title: str) -> None:
+    """Labels that differ, the state where a run is not complete, and the figures of SHOWN."""
+    from uncannyvalley.study.results import LABEL, ROLE
+
+    rows = table.to_pylist()
+    labels = [field.name for field in table.schema if field.metadata[ROLE] == LABEL.encode()]
+    differing = [name for name in labels if len({row[name] for row in rows}) > 1]
+    shared = ", ".join(f"{name} {rows[0][name]}" for name in labels if name not in differing) if rows else ""
+    left = [
+        *(differing or ["attack"]),
+        *(["state"] if any(row["state"] != "complete" for row in rows) else []),
+    ]
+    cells = [
+        [*(str(row[name]) for name in left), str(row["images"] or 0), *(_figure(row[name], spec) for name, spec in SHOWN.values())]
+        for row in rows
+    ]  # fmt: skip
+    print_table(
+        f"{title}: {len(rows)} runs ({shared or 'all labels differ'})",
+        [*left, "images", *SHOWN],
+        cells,
+        left=len(left),
+    )
+    doubtful = sorted({name for row in rows for name in (row["doubts"] or "").split("; ") if name})
+    if doubtful:
+        console.print(f"[yellow]Doubts fired in some runs: {', '.join(doubtful)} (column doubts).[/yellow]")
+
+
+def _figure(value: float | None, spec: str) -> str:
+    return "–" if value is None else f"{value:{spec}}"
+
+
+def _plain(row: dict[str, Any]) -> dict[str, Any]:
+    """A row for JSON, which has no infinities."""
+    from math import isinf
+
+    return {name: None if isinstance(value, float) and isinf(value) else value for name, value in row.items()}
+
+
+def _write_csv(table: "pa.Table", path: Path) -> None:
+    from pyarrow import csv
+
+    from uncannyvalley.storing.files import write_whole
+
+    _make_folder(path)
+    write_whole(path, lambda scratch: csv.write_csv(table, scratch))
+
+
+def _write_parquet(table: "pa.Table", path: Path) -> None:
+    import pyarrow.parquet as pq
+
+    from uncannyvalley.storing.files import write_whole
+
+    _make_folder(path)
+    write_whole(path, lambda scratch: pq.write_table(table, scratch, write_page_checksum=True))
+
+
+def _make_folder(path: Path) -> None:
+    """The folder of a file to write; InputError where there cannot be one, or the file is a folder."""
+    from uncannyvalley.errors import InputError
+    from uncannyvalley.storing.files import cannot_write
+
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; give the name of a file")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+
+
+def _send(table: "pa.Table", wandb: str | None, mlflow: str | None, study: str) -> dict[str, int]:
+    """How many rows went to each tracker."""
+    from uncannyvalley.study.tracking import to_mlflow, to_wandb
+
+    sent = {}
+    if wandb is not None:
+        sent["wandb"] = len(to_wandb(table, wandb, group=study))
+    if mlflow is not None:
+        sent["mlflow"] = len(to_mlflow(table, mlflow))
+    return sent

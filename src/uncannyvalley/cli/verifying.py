@@ -1,0 +1,36 @@
+"""``uncanny verify``: is every byte as it was written, and everything there?"""
+
+from contextlib import nullcontext
+from typing import Annotated
+
+import typer
+
+from uncannyvalley.cli import options
+from uncannyvalley.cli.printing import aside, console, print_json
+
+
+def verify(
+    path: Annotated[
+        str,
+        typer.Argument(
+            help="A folder that uncanny run or uncanny record wrote.", metavar="DIR", show_default=False
+        ),
+    ],
+    json: options.Json = False,
+) -> None:
+    """Check every byte of a run or a study: one line for each fault, and exit code 1 where there is one."""
+    from uncannyvalley.study.verifying import verify
+
+    with nullcontext() if json else aside.status("Reading every file …"):
+        faults = [fault.message for fault in verify(path)]
+    if json:
+        print_json({"folder": path, "faults": faults})
+    else:
+        for fault in faults:
+            print(fault)
+        if not faults:
+            console.print(
+                f"{path}: no faults. Every byte is as it was written.", markup=False, soft_wrap=True
+            )
+    if faults:
+        raise typer.Exit(1)

@@ -1,0 +1,108 @@
+"""What this process adds to a run's manifest: finished shards taken in, new ones listed, now and then written."""
+
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from uncannyvalley.errors import InputError
+from uncannyvalley.run.folder import RunFolder
+from uncannyvalley.run.plan import shard_name
+from uncannyvalley.storing.files import WHOLE
+from uncannyvalley.storing.manifest import Manifest, manifest_name, manifests_of
+
+PATIENCE = 10.0
+"""Seconds between two writes of a manifest, at least; a shard that is not listed yet is known by its stamp."""
+
+SHARE = 0.05
+"""The largest share of its time that a process spends on writing manifests."""
+
+
+class Ledger:
+    """One block of a run's manifest while the run is being recorded.
+
+    The process that holds the run as a whole takes in what parts have listed, and lists everything itself; a part
+    lists its own shards in a file of its own. Damaged manifests are made again from the shards.
+    """
+
+    def __init__(self, run: RunFolder, block: int) -> None:
+        self.run, self.block = run, block
+        self.notices: list[str] = []
+        self._place = run.path / manifest_name(block, run.writer)
+        self._known = Manifest()
+        self._read()
+        # a part writes only what is its own
+        self._mine = self._known if run.writer == WHOLE else self._of_part()
+        self._written, self._cost, self._changed = time.monotonic(), 0.0, False
+
+    def _read(self) -> None:
+        there = manifests_of(self.run.path, self.block)
+        for place in there:
+            try:
+                self._known.merge(Manifest.read(place))
+            except InputError as error:
+                self.notices.append(f"{error}: rebuilding it")
+        parts = [place for place in there if place.name != manifest_name(self.block)]
+        if self.run.writer == WHOLE and (parts or self.notices):
+            self._known.write(self._place)
+            for place in parts:
+                place.unlink()
+
+    def _of_part(self) -> Manifest:
+        try:
+            return Manifest.read(self._place) if self._place.exists() else Manifest()
+        except InputError:
+            return Manifest()
+
+    def unfinished(self, mine: Iterable[int]) -> list[int]:
+        """Shards still to record, of those that are ``mine`` in this block; finished ones that were not listed are taken in."""
+        found = []
+        for number in mine:
+            name = shard_name(number)
+            try:
+                entry = self.run.check_shard(number, self._known)
+            except InputError:
+                found.append(number)
+                self._mine.shards.pop(name, None)
+                continue
+            if name not in self._known.shards:
+                self._list(name, entry)
+        return found
+
+    def add(self, number: int, entry: dict[str, Any], provenance: dict[str, Any]) -> None:
+        """A shard was recorded."""
+        self._list(shard_name(number), entry)
+        if provenance not in self._mine.provenance:
+            self._mine.provenance.append(provenance)
+        elapsed = time.monotonic() - self._written
+        if elapsed > max(PATIENCE, self._cost / SHARE):
+            self.write()
+
+    def fail(self, number: int, failure: dict[str, Any]) -> None:
+        """A shard could not be recorded."""
+        self._mine.failed[shard_name(number)] = failure
+        self._changed = True
+
+    def list_files(self, digests: dict[str, str]) -> None:
+        """The files that were derived from the run, by their SHA-256."""
+        self._mine.files, self._changed = digests, True
+
+    def name_controls(self, names: Iterable[str]) -> None:
+        """The control walks that belong beside this run."""
+        new = [name for name in names if name not in self._known.controls]
+        if new:
+            self._mine.controls += new
+            self._changed = True
+
+    def _list(self, name: str, entry: dict[str, Any]) -> None:
+        self._mine.shards[name] = entry
+        self._mine.failed.pop(name, None)
+        self._changed = True
+
+    def write(self) -> None:
+        """Bring the manifest on disk up to date."""
+        if not self._changed:
+            return
+        started = time.monotonic()
+        self._mine.write(self._place, self.run.writer)
+        self._written, self._changed = time.monotonic(), False
+        self._cost = self._written - started

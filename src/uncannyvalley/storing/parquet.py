@@ -1,0 +1,67 @@
+"""Parquet files under a stamp: streamed in, and read back only if every byte is as it was written."""
+
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from uncannyvalley.errors import InputError
+from uncannyvalley.storing.files import WHOLE, write_whole
+from uncannyvalley.storing.places import Place
+from uncannyvalley.storing.stamp import BLANK, is_intact, stamp_file
+
+
+def write_parquet(
+    place: Place,
+    schema: pa.Schema,
+    tables: Iterable[pa.Table],
+    facts: Callable[[], dict[str, Any]] = dict,
+    writer: str = WHOLE,
+) -> str:
+    """Stream ``tables`` into one file, whole or not there; returns its SHA-256.
+
+    ``facts`` are asked for after the last table and kept in the file's metadata, beside the stamp.
+    """
+    digest = ""
+
+    def write(scratch: Path) -> None:
+        nonlocal digest
+        with pq.ParquetWriter(scratch, schema, compression="zstd", write_page_checksum=True) as file:
+            for table in tables:
+                file.write_table(table)
+            file.add_key_value_metadata({"facts": json.dumps(facts(), sort_keys=True), "stamp": BLANK})
+        digest = stamp_file(scratch)
+
+    write_whole(place, write, writer)
+    return digest
+
+
+def intact_bytes(place: Place) -> bytes:
+    """The content of a stamped file; InputError where it cannot be read or is not what was written."""
+    try:
+        content = place.read_bytes()
+    except OSError as error:
+        raise InputError(f"{place} cannot be read ({error.strerror or error})") from error
+    if not is_intact(content):
+        raise InputError(f"{place} is damaged: its content and the SHA-256 in it disagree")
+    return content
+
+
+def read_table(content: bytes, place: Place) -> pa.Table:
+    """The table in the bytes of ``place``, its page checksums verified."""
+    try:
+        return pq.read_table(pa.BufferReader(content), page_checksum_verification=True)
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{place} cannot be read ({str(error).splitlines()[0]})") from error
+
+
+def read_facts(content: bytes, place: Place) -> dict[str, Any]:
+    """The facts that were written with a table, and its number of rows as ``rows``."""
+    try:
+        metadata = pq.read_metadata(pa.BufferReader(content))
+        return json.loads(metadata.metadata[b"facts"]) | {"rows": metadata.num_rows}
+    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{place} is no shard of a run ({str(error).splitlines()[0]})") from error

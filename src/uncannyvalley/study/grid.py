@@ -1,0 +1,176 @@
+"""A plan file → the cells of its grid: models × data × attacks × measures × seeds."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+from pydantic import ValidationError
+
+from uncannyvalley.adversaries import ADVERSARIES
+from uncannyvalley.errors import InputError
+from uncannyvalley.measures import resolve
+from uncannyvalley.run.request import Request
+from uncannyvalley.study.choices import Choice, choices_of
+from uncannyvalley.study.plan_faults import Fault, faults_of, refusal
+from uncannyvalley.study.plan_lines import read_toml
+from uncannyvalley.study.plan_tables import ALL, OWN_MEASURES, PlanTable, SeedRange
+
+AXES = ("model", "data", "attack", "measures", "seed")
+
+TABLE_AXES = {"models": "model", "data": "data", "attacks": "attack", "measures": "measures"}
+"""Tables of a plan file → the axes that they span."""
+
+MOST_CELLS = 1_000_000
+
+OPTIONS = ("keep_images", "keep", "every", "batch_size", "dtype", "device", "prepare", "compile")
+"""Options of a plan that hold for all runs, called as in a request."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a study.
+
+    labels   one for each of AXES, made of letters, digits and . _ + -
+    request  everything that ``uncanny record`` would be given
+    controls whether noise and assist are walked beside its attack
+    """
+
+    labels: Mapping[str, str]
+    request: Request
+    controls: bool
+
+    @property
+    def place(self) -> str:
+        """Its folder in the study, with hive partitions: "model=demo/data=digits/attack=pgd/measures=all/seed=0"."""
+        return "/".join(f"{axis}={label}" for axis, label in self.labels.items())
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A plan that was read.
+
+    text     the file's own
+    plan     its validated content, as it was written
+    choices  axis ("model", "data", "attack", "measures") → the points that its tables span; paths are absolute
+    """
+
+    text: str
+    plan: PlanTable
+    choices: Mapping[str, tuple[Choice, ...]]
+
+    @property
+    def seeds(self) -> Sequence[int]:
+        given = self.plan.seeds
+        return range(given.first, given.first + given.count) if isinstance(given, SeedRange) else given
+
+    @property
+    def shard_size(self) -> int:
+        """Images of a shard."""
+        return self.plan.shard_size
+
+    @property
+    def controls(self) -> bool:
+        """Whether noise and assist are walked beside each attack."""
+        return self.plan.controls
+
+    def __len__(self) -> int:
+        """Cells of the grid."""
+        return math.prod(map(len, self.choices.values())) * len(self.seeds)
+
+    def cells(self) -> list[Cell]:
+        """Every run, all of a model together, then of its data, and so on down to the seeds."""
+        return list(self.iter_cells())
+
+    def iter_cells(self) -> Iterator[Cell]:
+        """The same, one after the other."""
+        for model, data, attack, measures in product(*self.choices.values()):
+            request = self._request(model, data, attack, measures)
+            labels = dict(zip(AXES, (model.label, data.label, attack.label, measures.label), strict=False))
+            for seed in self.seeds:
+                yield Cell({**labels, "seed": str(seed)}, replace(request, seed=seed), self.controls)
+
+    def _request(self, model: Choice, data: Choice, attack: Choice, measures: Choice) -> Request:
+        options = {key: getattr(self.plan, key) for key in OPTIONS}
+        return Request(
+            **options | model.options | data.options | attack.options,
+            model_arguments=model.arguments,
+            attack_arguments=attack.arguments,
+            measures=_measures(measures.settings["measures"], attack.settings["attack"]),
+            shard_examples=self.shard_size,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The plan without lists and defaults: each point of each axis a table of its own, with its label as its name.
+
+        Read again, from any folder, it spans the same cells.
+        """
+        given = self.plan.model_dump(include={"seeds", "shard_size", "controls", *OPTIONS}, exclude_none=True)
+        return given | {
+            key: [
+                {"name": one.label, **one.options} | ({"arguments": one.arguments} if one.arguments else {})
+                for one in self.choices[axis]
+            ]
+            for key, axis in TABLE_AXES.items()
+        }
+
+    def to_toml(self) -> str:
+        """``to_dict`` as the text of a plan file."""
+        return tomli_w.dumps(self.to_dict())
+
+
+def _measures(names: list[str], attack: str) -> list[str] | None:
+    """Names as a request takes them. "all" beside a library's attack are those that its own forwards give."""
+    if names == [ALL]:
+        return None
+    closed_form = [one.name for one in resolve(None) if attack not in ADVERSARIES or not one.needs]
+    listed = [one for name in names for one in (closed_form if name == ALL else [name])]
+    return list(dict.fromkeys(listed))
+
+
+def read_grid(path: Path) -> Grid:
+    """The grid of a plan file.
+
+    Raises InputError for a file that can't be read, and one for all faults of its content, a line for each:
+    "PLAN.toml:14: attacks[2].eps: expected a number or a fraction like 8/255, got 'big'".
+    """
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; expected a plan file, as {path / 'plan.toml'}")
+    try:
+        content = path.read_bytes()
+        text = content.decode("utf-8-sig")  # editors of some systems begin files with a mark
+    except FileNotFoundError as error:
+        raise InputError(f"plan file {str(path)!r} does not exist; check the path") from error
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise InputError(f"{path}:{line}: this is no UTF-8 text; save the plan as UTF-8") from error
+    except OSError as error:
+        raise InputError(f"plan file {str(path)!r} cannot be read: {error.strerror or error}") from error
+    return parse_grid(text, str(path), path.absolute().parent)
+
+
+def parse_grid(text: str, name: str, folder: Path) -> Grid:
+    """The grid of a plan's text; paths in it are looked for in ``folder``, and errors call it ``name``.
+
+    Raises InputError for all faults of its content at once, as ``read_grid`` does.
+    """
+    content = read_toml(text, name)
+    if not content:
+        raise InputError(f'{name}:1: the plan is empty; the shortest one is attacks = ["pgd"]')
+    try:
+        plan = PlanTable.model_validate(content, context={OWN_MEASURES: ".py" in str(content.get("models"))})
+    except ValidationError as error:
+        raise refusal(name, text, content, faults_of(error, content)) from error
+    faults: list[Fault] = []
+    choices = {axis: choices_of(getattr(plan, key), key, folder, faults) for key, axis in TABLE_AXES.items()}
+    grid = Grid(text, plan, choices)
+    if len(grid) > MOST_CELLS:
+        faults.append(
+            Fault((), f"the grid has {len(grid)} runs, at most {MOST_CELLS} are possible; split the plan")
+        )
+    if faults:
+        raise refusal(name, text, content, faults)
+    return grid
