@@ -11,18 +11,38 @@ from uncannyvalley.cli.app import app
 STUDIES = Path(__file__).resolve().parents[1] / "studies"
 sys.path.append(str(STUDIES))
 
+import killing  # noqa: E402
 from killing import differences, files  # noqa: E402
 
-__all__ = ["PLAN", "RECORD", "differences", "files", "tiny_network", "uncanny", "verify_lines"]
+__all__ = [
+    "NETWORK",
+    "ONE",
+    "PLAN",
+    "RECORD",
+    "differences",
+    "files",
+    "killing",
+    "tiny_network",
+    "uncanny",
+    "verify_lines",
+]
 
 NETWORK = """
 import torch
 from torch import nn
+from uncannyvalley import data
 
 
 def build():
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Flatten(), nn.Linear(64, 12), nn.ReLU(), nn.Linear(12, 10)).eval()
+    digits = data.load("digits")
+    x, y = digits[:].flatten(1), digits.labels
+    means = torch.stack([x[y == label].mean(dim=0) for label in range(10)])
+    features, head = nn.Linear(64, 64, bias=False), nn.Linear(64, 10)
+    with torch.no_grad():
+        features.weight.copy_(torch.eye(64))
+        head.weight.copy_(4 * means)
+        head.bias.copy_(-2 * means.square().sum(dim=1))
+    return nn.Sequential(nn.Flatten(), features, nn.ReLU(), head).eval()
 """
 PLAN = """
 shard_size = 4
@@ -38,13 +58,16 @@ attack = "pgd"
 eps = [0.2, 0.3]
 steps = 3
 """
+ONE = PLAN.replace("[0.2, 0.3]", "0.3")
+"""A plan of one run, which lies as ``uncanny record`` would write it."""
+
 RECORD = (
     "record", "--eps", "0.3", "--steps", "3", "--limit", "10", "--shard-size", "4", "--keep-images", "5", "--keep", "logits",
 )  # fmt: skip
 
 
 def tiny_network(folder: Path) -> str:
-    """A user's Python file with a random network for digits; returns what ``--model`` takes."""
+    """A user's Python file with a network that takes digits for the nearest mean; returns what ``--model`` takes."""
     (folder / "tiny.py").write_text(NETWORK)
     return f"{folder / 'tiny.py'}:build"
 

@@ -18,6 +18,7 @@ from uncannyvalley.analysis.contrast import contrast
 from uncannyvalley.analysis.walked import Walked
 from uncannyvalley.cli import printing
 from uncannyvalley.run.request import Request, make_work
+from uncannyvalley.storing.manifest import Manifest
 from uncannyvalley.study.recording import record_with_controls
 from uncannyvalley.trajectory import Trajectory
 
@@ -39,10 +40,10 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("runs")
     for name, request in REQUESTS.items():
         record_with_controls(request, root / name, controls=name == "pgd")
-    manifest = root / "sharded" / "manifest.json"
-    content = json.loads(manifest.read_text())
-    del content["shards"]["part-00001.parquet"]
-    manifest.write_text(json.dumps(content))
+    manifest = Manifest.read(root / "sharded" / "manifest.json")
+    del manifest.shards["part-00001.parquet"]
+    manifest.write(root / "sharded" / "manifest.json")
+    (root / "sharded" / "shards" / "part-00001.parquet").unlink()
     return {name: root / name for name in REQUESTS}
 
 
@@ -212,7 +213,7 @@ def test_mistakes_end_with_code_2(runs: dict[str, Path], tmp_path: Path) -> None
         ((pgd, fgsm, pgd.parent / "." / "pgd"), "the same folder"),
         ((pgd, tmp_path), "is no run folder"),
         ((pgd, tmp_path / "nowhere"), "does not exist"),
-        ((pgd, tmp_path / "broken"), "missing or changed"),
+        ((pgd, tmp_path / "broken"), "is damaged"),
         ((pgd, fgsm, "--names", "a"), "2 different names"),
         ((pgd, fgsm, "--names", "a,a"), "2 different names"),
         ((pgd, fgsm, "--baseline", "fgms"), "did you mean 'fgsm'"),

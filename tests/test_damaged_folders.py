@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from folders import PLAN, RECORD, differences, files, tiny_network, uncanny, verify_lines
+from folders import ONE, PLAN, differences, files, tiny_network, uncanny, verify_lines
 from uncannyvalley import InputError
 from uncannyvalley.run.folder import open_run
 from uncannyvalley.study.dataset import dataset_of
@@ -22,21 +22,19 @@ SHARD = "shards/part-00001.parquet"
 
 
 class Made:
-    """A finished study of two runs, and a finished run, with the commands that made them."""
+    """A finished study of two runs, and one of a single run, with the commands that made them."""
 
     def __init__(self, place: Path) -> None:
-        self.model = tiny_network(place)
-        self.plan = place / "grid.toml"
-        self.plan.write_text(PLAN)
-        self.study, self.run = place / "study", place / "run"
+        tiny_network(place)
+        (place / "study.toml").write_text(PLAN)
+        (place / "run.toml").write_text(ONE)
+        self.place, self.study, self.run = place, place / "study", place / "run"
         uncanny(*self.command(self.study))
         uncanny(*self.command(self.run))
 
     def command(self, out: Path) -> list[str]:
-        """What makes ``out``: a study where its folder is called so, or a run."""
-        if out.name == "study":
-            return ["run", str(self.plan), "--out", str(out)]
-        return [*RECORD, "--model", self.model, "--out", str(out)]
+        """What makes ``out``, by its name."""
+        return ["run", str(self.place / f"{out.name}.toml"), "--out", str(out), "--no-pages"]
 
 
 @pytest.fixture(scope="module")
@@ -228,7 +226,7 @@ def test_a_plan_that_was_changed_is_never_guessed(made: Made, tmp_path: Path, na
     plan = folder / "plan.toml"
     content = plan.read_bytes()
     changed = {
-        "edited": content.replace(b"steps = 3", b"steps = 4"), "comment": content.replace(b"# E", b"# e", 1),
+        "edited": content.replace(b"steps = 3", b"steps = 4"), "comment": content.replace(b"# ", b"#_", 1),
         "cut": content[: len(content) // 2], "emptied": b"", "no text": b"\xff\xfe", "deleted": b"",
     }  # fmt: skip
     assert changed[change] != content

@@ -53,7 +53,7 @@ def test_a_watched_run_is_a_run_folder_with_its_controls(recorded: tuple[dict, P
 def test_the_manifest_counts_queries_and_the_librarys_own_successes(recorded: tuple[dict, Path]) -> None:
     printed, out = recorded
     run = open_run(out)
-    counts = [one["queries"] for one in run.manifest()["shards"].values()]
+    counts = [one["queries"] for one in run.manifest().shards.values()]
     assert len(counts) == 2
     assert all(one["fooled"] == one["fooled_seen"] for one in counts)
     assert sum(one["matched"] for one in counts) == run.trajectory.table.num_rows

@@ -18,10 +18,10 @@ import torch
 import uncannyvalley as uv
 from uncannyvalley import InputError, data, zoo
 from uncannyvalley.run import recorder
-from uncannyvalley.storing.files import locked
 from uncannyvalley.run.folder import open_run
 from uncannyvalley.run.plan import Plan
 from uncannyvalley.run.request import Request, make_work
+from uncannyvalley.storing.locks import held
 from uncannyvalley.study.recording import record_with_controls
 
 
@@ -31,8 +31,8 @@ def request_() -> Request:
 
 
 def run_it(request: Request, out: Path, **options):
-    plan, work = make_work(request)
-    return record_with_controls(plan, work, out, **options)
+    run, outcome = record_with_controls(request, out, **options)
+    return run, outcome.recorded
 
 
 def test_a_run_holds_plan_shards_images_controls_and_manifest(request_: Request, tmp_path: Path) -> None:
@@ -115,8 +115,8 @@ def test_a_process_killed_in_a_shard_leaves_a_folder_that_resumes(tmp_path: Path
     import os, signal
     from pathlib import Path
     from uncannyvalley.run import recorder
-    from uncannyvalley.run.request import Request, make_work
-from uncannyvalley.study.recording import record_with_controls
+    from uncannyvalley.run.request import Request
+    from uncannyvalley.study.recording import record_with_controls
     plain, calls = recorder.record_batch, iter(range(100))
     def dies(*args, **kwargs):
         if next(calls) == 3:
@@ -156,7 +156,7 @@ def test_another_run_or_anything_else_in_the_folder_is_refused(request_: Request
 
 def test_two_processes_do_not_share_a_folder(request_: Request, tmp_path: Path) -> None:
     run_it(request_, tmp_path / "run", controls=False)
-    with locked(tmp_path / "run"), pytest.raises(InputError, match="another process"):
+    with held(tmp_path / "run"), pytest.raises(InputError, match="another process"):
         run_it(request_, tmp_path / "run")
 
 
@@ -166,7 +166,7 @@ def test_a_flipped_bit_is_noticed_and_mended(request_: Request, tmp_path: Path) 
     content = bytearray(shard.read_bytes())
     content[len(content) // 2] ^= 1
     shard.write_bytes(content)
-    with pytest.raises(InputError, match=r"part-00001\.parquet is missing or changed"):
+    with pytest.raises(InputError, match=r"part-00001\.parquet is damaged"):
         _ = open_run(run.path).trajectory
     mended, recorded = run_it(request_, tmp_path / "run", controls=False)
     assert recorded == 1

@@ -12,7 +12,9 @@ from uncannyvalley.cli import (
     demonstrating,
     listing,
     measuring,
+    planning,
     recorder,
+    results,
     running,
     showing,
     verifying,
@@ -29,9 +31,11 @@ app = typer.Typer(
 )
 app.command("demo")(guarded(demonstrating.demo))
 app.command("record")(guarded(recorder.record))
+app.command("plan")(guarded(planning.plan))
 app.command("run")(guarded(running.run))
-app.command("verify")(guarded(verifying.verify))
 app.command("show")(guarded(showing.show))
+app.command("verify")(guarded(verifying.verify))
+app.command("results")(guarded(results.results))
 app.command("phases")(guarded(showing.phases))
 app.command("compare")(guarded(comparing.compare))
 app.command("measure")(guarded(measuring.measure))

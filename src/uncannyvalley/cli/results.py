@@ -1,5 +1,6 @@
 """``uncanny results``: a study as a table of one row a run, on the screen, in files, or with a tracker."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,15 +13,20 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 SHOWN = {
-    "correct before": ("accuracy_clean", ".0%"),
-    "at the end": ("accuracy_end", ".0%"),
+    "clean": ("accuracy_clean", ".0%"),
+    "end": ("accuracy_end", ".0%"),
     "flipped": ("flipped", ".0%"),
     "valley": ("valley", ".0%"),
-    "height, nats": ("ridge_height", ".2f"),
-    "depth, nats": ("depth", ".2f"),
+    "height": ("ridge_height", ".2f"),
+    "depth": ("depth", ".2f"),
     "seconds": ("seconds", ".1f"),
 }
-"""Columns on the screen: title → column of the table and its format."""
+"""Columns on the screen, the last ones only where there is room: title → column of the table and its format."""
+
+LEGEND = (
+    "clean, end: correct before the walk and at its last row; flipped, valley: of those that were correct before; height, depth: "
+    "medians in nats."
+)
 
 
 def results(
@@ -83,30 +89,40 @@ def results(
 
 
 def _print(table: "pa.Table", title: str) -> None:
-    """Labels that differ, the state where a run is not complete, and the figures of SHOWN."""
+    """Labels that differ, shards where some are missing, and of SHOWN what any run has, as far as there is room."""
     from uncannyvalley.study.results import LABEL, ROLE
 
     rows = table.to_pylist()
     labels = [field.name for field in table.schema if field.metadata[ROLE] == LABEL.encode()]
-    differing = [name for name in labels if len({row[name] for row in rows}) > 1]
-    shared = ", ".join(f"{name} {rows[0][name]}" for name in labels if name not in differing) if rows else ""
-    left = [
-        *(differing or ["attack"]),
-        *(["state"] if any(row["state"] != "complete" for row in rows) else []),
-    ]
-    cells = [
-        [*(str(row[name]) for name in left), str(row["images"] or 0), *(_figure(row[name], spec) for name, spec in SHOWN.values())]
-        for row in rows
-    ]  # fmt: skip
+    differing = [name for name in labels if len({row[name] for row in rows}) > 1] or ["attack"]
+    shared = ", ".join(f"{name} {rows[0][name]}" for name in labels if name not in differing)
+    columns = {name: [str(row[name]) for row in rows] for name in differing}
+    columns["images"] = [str(row["images"] or 0) for row in rows]
+    if any(row["state"] != "complete" for row in rows):
+        columns["shards"] = [f"{row['shards_done']}/{row['shards']}" for row in rows]
+    for name, (source, spec) in SHOWN.items():
+        if any(row[source] is not None for row in rows):
+            columns[name] = [_figure(row[source], spec) for row in rows]
+    while _width(columns) > console.width and len(columns) > len(differing) + 1:
+        columns.popitem()
+    cells = [list(row) for row in zip(*columns.values(), strict=True)]
     print_table(
-        f"{title}: {len(rows)} runs ({shared or 'all labels differ'})",
-        [*left, "images", *SHOWN],
+        f"{title}: {len(rows)} {'row' if len(rows) == 1 else 'rows'}{f'; {shared}' if shared else ''}",
+        list(columns),
         cells,
-        left=len(left),
+        left=len(differing),
     )
+    console.print(f"[dim]{LEGEND}[/dim]")
     doubtful = sorted({name for row in rows for name in (row["doubts"] or "").split("; ") if name})
     if doubtful:
-        console.print(f"[yellow]Doubts fired in some runs: {', '.join(doubtful)} (column doubts).[/yellow]")
+        console.print(
+            f"[yellow]Doubts that fired in some runs (column doubts): {', '.join(doubtful)}[/yellow]"
+        )
+
+
+def _width(columns: Mapping[str, list[str]]) -> int:
+    """Characters of a row, two between columns."""
+    return sum(max(map(len, (name, *cells))) + 2 for name, cells in columns.items()) - 2
 
 
 def _figure(value: float | None, spec: str) -> str:

@@ -9,6 +9,7 @@ from uncannyvalley.run.folder import RunFolder
 from uncannyvalley.run.plan import shard_name
 from uncannyvalley.storing.files import WHOLE
 from uncannyvalley.storing.manifest import Manifest, manifest_name, manifests_of
+from uncannyvalley.storing.places import presence
 
 PATIENCE = 10.0
 """Seconds between two writes of a manifest, at least; a shard that is not listed yet is known by its stamp."""
@@ -56,17 +57,23 @@ class Ledger:
     def unfinished(self, mine: Iterable[int]) -> list[int]:
         """Shards still to record, of those that are ``mine`` in this block; finished ones that were not listed are taken in."""
         found = []
+        is_there = presence(self.run.path / "shards")
         for number in mine:
             name = shard_name(number)
-            try:
-                entry = self.run.check_shard(number, self._known)
-            except InputError:
+            entry = self._entry(number) if is_there(name) else None
+            if entry is None:
                 found.append(number)
                 self._mine.shards.pop(name, None)
-                continue
-            if name not in self._known.shards:
+            elif name not in self._known.shards:
                 self._list(name, entry)
         return found
+
+    def _entry(self, number: int) -> dict[str, Any] | None:
+        """The entry of a shard, None where it is not what was written."""
+        try:
+            return self.run.check_shard(number, self._known)
+        except InputError:
+            return None
 
     def add(self, number: int, entry: dict[str, Any], provenance: dict[str, Any]) -> None:
         """A shard was recorded."""

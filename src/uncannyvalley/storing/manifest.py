@@ -68,7 +68,7 @@ def _lines(value: dict[str, Any] | list[Any]) -> str:
     """JSON with one entry a line: quick to write, and quick to read for people."""
     if isinstance(value, list):
         return "[" + ",".join(f"\n {json.dumps(one)}" for one in value) + "]"
-    return "{" + ",".join(f"\n {json.dumps(name)}: {json.dumps(one)}" for name, one in value.items()) + "}"
+    return "{" + ",".join(f'\n "{name}": {json.dumps(one)}' for name, one in value.items()) + "}"
 
 
 _MEND = "the command that recorded this run rebuilds it from the shards"

@@ -114,11 +114,26 @@ def _unified(recorded: Iterable[tuple[Recorded, list[Place]]]) -> pa.Schema:
         if key not in found:
             found[key] = _read_schema(places[0]).remove_metadata()
     try:
-        return pa.unify_schemas(list(found.values()), promote_options="default")
+        return pa.unify_schemas(_with_equal_lists(list(found.values())), promote_options="default")
     except pa.ArrowException as error:
         raise InputError(
             f"runs of this study have columns of one name and different types ({str(error).splitlines()[0]}); open them one by one"
         ) from error
+
+
+def _with_equal_lists(schemas: list[pa.Schema]) -> list[pa.Schema]:
+    """Lists of a fixed length, such as logits, as lists of any length where runs have other numbers of classes."""
+    fixed = [field for schema in schemas for field in schema if pa.types.is_fixed_size_list(field.type)]
+    differing = {
+        one.name for one in fixed if any(one.name == other.name and one.type != other.type for other in fixed)
+    }
+    return [
+        pa.schema(
+            field.with_type(pa.list_(field.type.value_type)) if field.name in differing else field
+            for field in schema
+        )
+        for schema in schemas
+    ]
 
 
 def _but_seed(run: RunFolder) -> str:

@@ -8,6 +8,7 @@ from uncannyvalley.run.folder import RunFolder
 from uncannyvalley.run.ledger import Ledger
 from uncannyvalley.run.making import run_folder
 from uncannyvalley.storing.files import CannotWrite
+from uncannyvalley.storing.manifest import BLOCK
 from uncannyvalley.study.part import EVERYTHING, Part
 from uncannyvalley.study.task import Engine, Report, Task, Walk
 
@@ -92,15 +93,14 @@ class _Driver:
             ledger.write()
             return
         place = str(walk.place)
-        self._open.setdefault(place, {})[block] = _Pending(ledger, set(missing))
+        self._open.setdefault(place, {})[block] = _Pending(ledger, len(missing))
         for number in missing:
             yield Task(walk, number, self._part.writer)
 
     def _take(self, report: Report) -> None:
-        blocks = self._open[report.place]
-        block = next(block for block, pending in blocks.items() if report.shard in pending.shards)
+        blocks, block = self._open[report.place], report.shard // BLOCK
         pending = blocks[block]
-        pending.shards.remove(report.shard)
+        pending.shards -= 1
         if report.entry is not None:
             self._outcome.recorded += 1
             pending.ledger.add(report.shard, report.entry, report.provenance)
@@ -120,5 +120,7 @@ class _Driver:
 
 @dataclass
 class _Pending:
+    """A block under way, and how many of its reports are still to come."""
+
     ledger: Ledger
-    shards: set[int]
+    shards: int

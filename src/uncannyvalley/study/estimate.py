@@ -147,7 +147,11 @@ class _Estimator:
     def _walk(self, cell: Cell, plan: Plan, work: Work) -> WalkEstimate:
         name, images, shards = work.attack.name, len(work.images), plan.shard_count
         if not self._time:
-            rows = None if isinstance(work.attack, Adversary) else images * recorded_rows(work.recording, work.attack)
+            rows = (
+                None
+                if isinstance(work.attack, Adversary)
+                else images * recorded_rows(work.recording, work.attack)
+            )
             return WalkEstimate(name, images, shards, rows)
         keep = plan.recording.keep_images
         kind = _kind(cell.request, work, keep)
@@ -158,7 +162,12 @@ class _Estimator:
         if cost.at_least:
             return WalkEstimate(name, images, shards, None, cost.seconds * images, at_least=True)
         return WalkEstimate(
-            name, images, shards, round(cost.rows * images), cost.seconds * images, round(_bytes(cost, plan, work))
+            name,
+            images,
+            shards,
+            round(cost.rows * images),
+            cost.seconds * images,
+            round(_bytes(cost, plan, work)),
         )
 
 
@@ -180,8 +189,12 @@ def _kind(request: Request, work: Work, keep_images: int) -> Hashable:
 
 def _bytes(cost: Cost, plan: Plan, work: Work) -> float:
     size, images = work.batch_size, len(work.images)
-    batches = sum(-(-(rows.stop - rows.start) // size) for rows in map(plan.shard_rows, range(plan.shard_count)))
-    tables = images * cost.rows * cost.row_bytes + batches * cost.batch_bytes + plan.shard_count * cost.shard_bytes
+    batches = sum(
+        -(-(rows.stop - rows.start) // size) for rows in map(plan.shard_rows, range(plan.shard_count))
+    )
+    tables = (
+        images * cost.rows * cost.row_bytes + batches * cost.batch_bytes + plan.shard_count * cost.shard_bytes
+    )
     kept = plan.recording.keep_images
     whole = min(kept, WHOLE_WALKS)
     iterates = whole * cost.kept[1] + (kept - whole) * cost.kept[0]

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from uncannyvalley.adversaries import Adversary
 from uncannyvalley.errors import InputError
 from uncannyvalley.recording import record_batch, trajectory_columns
-from uncannyvalley.run.album import ROLES, WHOLE_WALKS, Album
+from uncannyvalley.run.album import WHOLE_WALKS, Album
 from uncannyvalley.run.named_attack import control_attacks
 from uncannyvalley.run.recorder import Work
 from uncannyvalley.types import Attack, Probe
@@ -24,6 +24,9 @@ FEW_STEPS = 4
 
 ENOUGH = 0.5
 """Seconds that a timed walk should last: quick ones take more steps."""
+
+MARKED = 3
+"""Iterates that are mostly kept of an image: clean, valley, and ridge and flip, which tend to coincide."""
 
 PATIENCE = 120.0
 """Seconds after which the first batch of a library's attack is given up."""
@@ -72,15 +75,15 @@ def _of_ours(work: Work, attack: Attack, kept: int) -> Cost:
     every = min(real.every, 2)
     trial = _Trial(work, attack, replace(real, steps=min(2, real.steps), restarts=1, every=every))
     trial.run(Album([], set(), set()))
-    steps = max(FEW_STEPS, int(ENOUGH / trial.durations[-1]))
+    steps = max(FEW_STEPS, int(ENOUGH / max(trial.durations[-1], 1e-6)))
     trial = _Trial(work, attack, replace(real, steps=min(steps, real.steps), restarts=1, every=every))
     whole = set(range(kept))
     album = Album(range(trial.images), whole, whole)
     table = trial.run(album)
     rows = recorded_rows(real, attack)
     cost = _stored(table, rows * trial.images, album, trial.seconds_of(real) * real.restarts, trial.images)
-    walk = rows / real.restarts  # images of the first of several restarts are kept
-    return replace(cost, kept=(min(walk, len(ROLES)), walk))
+    walk = float(rows / real.restarts)  # images of the first of several restarts are kept
+    return replace(cost, kept=(min(walk, float(MARKED)), walk))
 
 
 class _Trial:
@@ -186,7 +189,7 @@ def _stored(table: pa.Table, rows: int, album: Album, seconds: float, images: in
         rows=rows / images,
         row_bytes=row,
         batch_bytes=batch - row * table.num_rows,
-        shard_bytes=once - batch,
+        shard_bytes=float(once - batch),
         kept_bytes=0.0 if pictures is None else _parquet_bytes([pictures]) / pictures.num_rows,
     )
 

@@ -64,8 +64,7 @@ class Grid:
 
     @property
     def seeds(self) -> Sequence[int]:
-        given = self.plan.seeds
-        return range(given.first, given.first + given.count) if isinstance(given, SeedRange) else given
+        return _seeds(self.plan)
 
     @property
     def shard_size(self) -> int:
@@ -122,6 +121,11 @@ class Grid:
         return tomli_w.dumps(self.to_dict())
 
 
+def _seeds(plan: PlanTable) -> Sequence[int]:
+    given = plan.seeds
+    return range(given.first, given.first + given.count) if isinstance(given, SeedRange) else given
+
+
 def _measures(names: list[str], attack: str) -> list[str] | None:
     """Names as a request takes them. "all" beside a library's attack are those that its own forwards give."""
     if names == [ALL]:
@@ -164,13 +168,13 @@ def parse_grid(text: str, name: str, folder: Path) -> Grid:
         plan = PlanTable.model_validate(content, context={OWN_MEASURES: ".py" in str(content.get("models"))})
     except ValidationError as error:
         raise refusal(name, text, content, faults_of(error, content)) from error
+    count = math.prod(sum(table.size() for table in getattr(plan, key)) for key in TABLE_AXES)
+    count *= len(_seeds(plan))
+    if count > MOST_CELLS:
+        too_many = f"the grid has {count} runs, at most {MOST_CELLS} are possible; split the plan"
+        raise refusal(name, text, content, [Fault((), too_many)])
     faults: list[Fault] = []
     choices = {axis: choices_of(getattr(plan, key), key, folder, faults) for key, axis in TABLE_AXES.items()}
-    grid = Grid(text, plan, choices)
-    if len(grid) > MOST_CELLS:
-        faults.append(
-            Fault((), f"the grid has {len(grid)} runs, at most {MOST_CELLS} are possible; split the plan")
-        )
     if faults:
         raise refusal(name, text, content, faults)
-    return grid
+    return Grid(text, plan, choices)

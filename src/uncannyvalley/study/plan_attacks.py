@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, field_validator
 
 from uncannyvalley.adversaries import ADVERSARIES
 from uncannyvalley.attacks import ATTACKS
@@ -49,7 +49,7 @@ class AttackTable(Table):
 
     @field_validator("steps", "step_size", "random_start", "target", "restarts", "every", "keep")
     @classmethod
-    def _is_a_setting(cls, values: Sequence[Any] | None, info: ValidationInfo) -> Sequence[Any] | None:
+    def _is_a_setting(cls, values: Sequence[Any] | None, info: Any) -> Sequence[Any] | None:
         """A library's path is its own: only settings that its attack has can be given."""
         nothing = {"random_start": False, "restarts": 1, "every": 1}.get(str(info.field_name))
         for attack in info.data.get("attack", ()):
@@ -65,7 +65,7 @@ class AttackTable(Table):
 
     @field_validator("arguments")
     @classmethod
-    def _are_settings(cls, arguments: dict[str, list[str]], info: ValidationInfo) -> dict[str, list[str]]:
+    def _are_settings(cls, arguments: dict[str, list[str]], info: Any) -> dict[str, list[str]]:
         attacks = info.data.get("attack", ())
         if faults := [
             fault

@@ -82,12 +82,13 @@ def faults_of(error: ValidationError, content: dict[str, Any]) -> list[Fault]:
     """The faults that pydantic found in ``content``, in our words."""
     found = []
     for one in error.errors(include_url=False):
-        location = _in_file(one["loc"], content)
-        raised = one.get("ctx", {}).get("error")
-        if isinstance(raised, Misfits):
-            found += [Fault(_in_file((*location, *within), content), text) for within, text in raised.faults]
-        else:
-            found.append(Fault(location, _message(one, location)))
+        location, raised = one["loc"], one.get("ctx", {}).get("error")
+        parts = (
+            raised.faults
+            if isinstance(raised, Misfits)
+            else [((), _message(one, _in_file(location, content)))]
+        )
+        found += [Fault(_in_file((*location, *within), content), message) for within, message in parts]
     return found
 
 

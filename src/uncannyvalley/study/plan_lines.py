@@ -13,7 +13,7 @@ Location = tuple[str | int, ...]
 MAY_END = re.compile(r"[\]}]|\"\"\"|'''")
 """What the last line of a statement of several lines holds."""
 
-MOST_LINES = 2000
+MOST_LINES = 300
 """Longer lists are found by their first line: each line of them costs a reading of all lines before it."""
 
 _PLACE = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
@@ -48,12 +48,14 @@ def lines_of(text: str) -> dict[Location, int]:
     for first, statement, content in _statements(text):
         if statement.lstrip().startswith("["):
             table = _header(content, counts)
-            found.setdefault(table, first)
+            for end in range(1, len(table) + 1):
+                found.setdefault(table[:end], first)
             continue
-        line = first
+        last = first
         for line, so_far in _growing(statement, first):
             _mark(found, table, so_far, line)
-        _mark(found, table, content, first if line == first else line + 1)
+            last = line + 1
+        _mark(found, table, content, last)
     return found
 
 

@@ -13,7 +13,7 @@ LEADING_FOLDERS = ("hf", "corruptions")
 def found_path(text: str, folder: Path) -> str:
     """The absolute path of what lies at ``text`` in ``folder``, or else here; ``text`` itself where nothing does."""
     for base in (folder, Path()):
-        if text and (base / text).exists():
+        if text and os.path.exists(base / text):  # unlike Path.exists, this raises nothing for any text
             return os.path.abspath(base / text)
     return text
 
@@ -39,11 +39,11 @@ def found_data(spec: str, folder: Path) -> str:
         return spec
     for parts in range(3):
         path, *after = rest.rsplit(":", parts)
-        if (found := _found_folder(path, folder)) != path or Path(path).is_dir():
+        if (found := _found_folder(path, folder)) != path or os.path.isdir(path):
             return ":".join([kind, found, *after])
     return spec
 
 
 def _found_folder(text: str, folder: Path) -> str:
     found = found_path(text, folder)
-    return found if Path(found).is_dir() else text
+    return found if os.path.isdir(found) else text

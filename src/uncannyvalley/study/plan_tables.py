@@ -7,7 +7,6 @@ from pydantic import (
     Discriminator,
     Field,
     Tag,
-    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -24,6 +23,7 @@ from uncannyvalley.study.plan_values import (
     Keep,
     Label,
     Misfits,
+    One,
     Seed,
     Several,
     Table,
@@ -68,7 +68,7 @@ class MeasuresTable(Table):
 
     @field_validator("measures")
     @classmethod
-    def _can_be_measured(cls, measures: list[str], info: ValidationInfo) -> list[str]:
+    def _can_be_measured(cls, measures: list[str], info: Any) -> list[str]:
         may_be_own = not info.context or info.context[OWN_MEASURES]
         names = None if may_be_own else [ALL, *available(), "NAME@LAYER"]
         whys = [unmeasurable(name, names) for name in measures]
@@ -77,7 +77,7 @@ class MeasuresTable(Table):
         return measures
 
     def values(self) -> dict[str, list[Any]]:
-        return {"measures": [list(dict.fromkeys(self.measures))]}
+        return {"measures": One([list(dict.fromkeys(self.measures))])}  # a set is one value
 
 
 class SeedRange(Table):

@@ -1,5 +1,6 @@
 """What single values of a plan file may be: each refusal says what was expected and what came."""
 
+import math
 from collections.abc import Callable, Collection, Iterator, Sequence
 from fractions import Fraction
 from itertools import product
@@ -46,6 +47,10 @@ class Table(BaseModel):
             elif key != "name" and value is not None:
                 found[key] = value
         return found
+
+    def size(self) -> int:
+        """Combinations that the table spans."""
+        return math.prod(map(len, self.values().values()))
 
     def combinations(self) -> Iterator[dict[str, Any]]:
         """Each choice of one value for every setting."""

@@ -23,7 +23,8 @@ _LONGEST_FOLDER = 24
 
 _SILENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_DEDUP_LOGS_SKIP_REGEX": "A worker died or was killed",  # it would go to stdout, between our own lines
+    # these would go to stdout, between our own lines
+    "RAY_DEDUP_LOGS_SKIP_REGEX": "A worker died or was killed|Raylet is terminated|has been marked dead",
 }
 _JOINING = {"RAY_gcs_server_port_wait_time_s": "2"}  # Ray tries for minutes where nobody listens
 
@@ -57,7 +58,7 @@ class Cluster:
             return self
         with ExitStack() as stack:
             stack.enter_context(_environment(_SILENT | _JOINING if self._address else _SILENT))
-            stack.enter_context(_same_handler(signal.SIGTERM))
+            end_orderly = stack.enter_context(_orderly_end())
             if self._address:
                 stack.callback(self.ray.shutdown)
                 self._join(self._address)
@@ -66,6 +67,7 @@ class Cluster:
                 stack.callback(shutil.rmtree, folder, ignore_errors=True)
                 stack.callback(self.ray.shutdown, wait_for_processes=True)
                 self._start(folder)
+            end_orderly()
             self._closing = stack.pop_all()
         return self
 
@@ -85,8 +87,9 @@ class Cluster:
         except (ConnectionError, RuntimeError, ValueError, ImportError) as error:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise InputError(
-                f"the Ray cluster at {address!r} cannot be joined ({reason}). Start one with 'ray start --head', or "
-                "leave the address out (and RAY_ADDRESS unset): Ray then runs on this machine alone"
+                f"the Ray cluster at {address!r} cannot be joined ({reason}). Start one with 'ray start --head'; if it "
+                "asks for a token, set RAY_AUTH_MODE=token. Without an address, and with RAY_ADDRESS unset, Ray runs "
+                "on this machine alone"
             ) from error
 
     def _amount(self, resource: str) -> float:
@@ -116,7 +119,7 @@ class Cluster:
         return min(equal, max(1, int(wanted))) if wanted.isdigit() else equal
 
     def employ(self, kind: type, *arguments: object) -> Callable[[], Any]:
-        """A function that starts one more actor ``kind(*arguments, threads, hide_gpus)``, one of ``workers``.
+        """A function that starts one more actor ``kind(*arguments, threads, hide_gpus, folder)``, one of ``workers``.
 
         An actor that dies stays dead.
 
@@ -135,8 +138,8 @@ class Cluster:
             max_task_retries=0,
             scheduling_strategy="SPREAD",
         )
-        threads, hidden = self.threads, self._gpus == 0
-        return lambda: actor.remote(*arguments, threads, hidden)
+        surroundings = self.threads, self._gpus == 0, os.getcwd()
+        return lambda: actor.remote(*arguments, *surroundings)
 
 
 def _own_cpus() -> int:
@@ -170,11 +173,23 @@ def _of_ray() -> dict[str, str]:
 
 
 @contextmanager
-def _same_handler(number: int) -> Iterator[None]:
-    """Ray puts a handler of its own in place."""
-    handler = signal.getsignal(number)
+def _orderly_end() -> Iterator[Callable[[], None]]:
+    """A function to call once Ray is there, whose own handler of SIGTERM gives the process three seconds.
+
+    Until the block ends, SIGTERM does what the user has it do, or else leaves the block as SystemExit.
+    """
+    before = signal.getsignal(signal.SIGTERM)
+    if before is None or threading.current_thread() is not threading.main_thread():
+        yield lambda: None
+        return
+
+    def leave(number: int, _: object) -> None:
+        raise SystemExit(128 + number)
+
+    def set_handler() -> None:
+        signal.signal(signal.SIGTERM, leave if before == signal.SIG_DFL else before)
+
     try:
-        yield
+        yield set_handler
     finally:
-        if handler is not None and threading.current_thread() is threading.main_thread():
-            signal.signal(number, handler)
+        signal.signal(signal.SIGTERM, before)

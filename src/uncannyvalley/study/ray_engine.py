@@ -2,13 +2,13 @@
 
 import itertools
 import logging
-import os
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
+from uncannyvalley.errors import InputError
+from uncannyvalley.study.ray_actor import Actor, Answer, in_words
 from uncannyvalley.study.ray_cluster import Cluster
 
 T = TypeVar("T")
@@ -17,7 +17,7 @@ R = TypeVar("R")
 QUICK_SECONDS = 0.5
 """A worker that needs less for a task has the next one waiting beside it; else waiting would only unbalance the end."""
 
-PATIENCE_SECONDS = 60.0
+PATIENCE_SECONDS = 30.0
 """After which somebody who waits for a full cluster is told so."""
 
 _log = logging.getLogger(__name__)
@@ -69,45 +69,6 @@ class RayEngine(Generic[T, R]):
             yield from crew.work()
 
 
-class _Actor:
-    """A worker's process: everything that goes wrong in it is an answer, short of its death."""
-
-    def __init__(self, make_worker: bytes, threads: int, hide_gpus: bool) -> None:
-        if hide_gpus:
-            os.environ["CUDA_VISIBLE_DEVICES"] = ""
-        self._make_worker, self._threads = make_worker, threads
-
-    def start(self) -> str | None:
-        """Load what the worker needs; the reason where that failed."""
-        try:
-            import torch
-            from ray import cloudpickle
-
-            torch.set_num_threads(self._threads)
-            self._work = cloudpickle.loads(self._make_worker)()
-        except (Exception, SystemExit) as error:
-            return _in_words(error)
-        return None
-
-    def do(self, task: bytes) -> "_Answer":
-        """The pickled report, or the reason why there is none."""
-        from ray import cloudpickle
-
-        began = time.perf_counter()
-        try:
-            report = cloudpickle.dumps(self._work(cloudpickle.loads(task)))
-        except (Exception, SystemExit) as error:
-            return _Answer(None, _in_words(error), time.perf_counter() - began)
-        return _Answer(report, "", time.perf_counter() - began)
-
-
-@dataclass(frozen=True)
-class _Answer:
-    report: bytes | None
-    reason: str
-    seconds: float
-
-
 @dataclass
 class _Job(Generic[T]):
     task: T
@@ -141,7 +102,7 @@ class _Crew(Generic[T, R]):
         restarts: int,
     ) -> None:
         self._ray = cluster.ray
-        self._new_actor = cluster.employ(_Actor, make_worker)
+        self._new_actor = cluster.employ(Actor, make_worker)
         self._tasks, self._lost, self._restarts = tasks, lost, restarts
         self._waiting = deque(_Job(task) for task in itertools.islice(tasks, cluster.workers))
         self._out: deque[R] = deque()
@@ -186,20 +147,22 @@ class _Crew(Generic[T, R]):
         try:
             packed = self._ray.cloudpickle.dumps(job.task)
         except Exception as error:  # whatever the task holds may raise
-            self._out.append(self._lost(job.task, _in_words(error)))
+            self._out.append(self._lost(job.task, in_words(error)))
         else:
             seat.jobs[seat.actor.do.remote(packed)] = job
 
     def _take_answers(self) -> None:
-        """Wait for one answer and take all that are there."""
+        """Wait for an answer; with many workers, take some more that are there."""
         pending = {answer: seat for seat in self._seats for answer in seat.pending}
         if self._out or not pending:
             return
         answers = list(pending)
-        if not self._ray.wait(answers, num_returns=1, timeout=PATIENCE_SECONDS)[0]:
-            self._tell_if_nobody_started()
-            return
-        for answer in self._ray.wait(answers, num_returns=len(answers), timeout=0)[0]:
+        found, rest = self._ray.wait(answers, num_returns=1, timeout=PATIENCE_SECONDS)
+        if not found:
+            self._look_why_nothing_comes()
+        if found and (more := min(len(rest), len(self._seats) // 8)):
+            found += self._ray.wait(rest, num_returns=more, timeout=0)[0]
+        for answer in found:
             seat = pending[answer]
             if seat in self._seats and answer in seat.pending:
                 self._take(seat, answer)
@@ -218,14 +181,14 @@ class _Crew(Generic[T, R]):
         else:
             self._dismiss(seat, found)
 
-    def _finish(self, job: _Job[T], answer: _Answer) -> None:
+    def _finish(self, job: _Job[T], answer: Answer) -> None:
         reason = answer.reason
         if answer.report is not None:
             try:
                 self._out.append(self._ray.cloudpickle.loads(answer.report))
                 return
             except Exception as error:
-                reason = _in_words(error)
+                reason = in_words(error)
         self._out.append(self._lost(job.task, reason))
 
     def _replace(self, seat: _Seat[T], reason: str) -> None:
@@ -257,13 +220,14 @@ class _Crew(Generic[T, R]):
         if self._seats:
             _log.warning("one worker could not start, the others go on: %s", reason)
 
-    def _tell_if_nobody_started(self) -> None:
-        if all(seat.starting is not None for seat in self._seats):
-            _log.warning("no worker has started yet: the Ray cluster has no room, or is slow")
-
-
-def _in_words(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}"
+    def _look_why_nothing_comes(self) -> None:
+        if any(seat.starting is None for seat in self._seats):
+            return
+        if not any(node["Alive"] for node in self._ray.nodes()):
+            raise InputError(
+                "no machine of the Ray cluster is alive any more; the same command goes on from here"
+            )
+        _log.warning("no worker has started yet: the Ray cluster has no room, or is slow")
 
 
 def _cause(error: Exception) -> str:

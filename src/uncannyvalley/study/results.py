@@ -45,7 +45,7 @@ def results(study: Study, *, controls: bool = False) -> pa.Table:
     state     ``complete`` or how many shards are finished, shards, shards_done, failed, doubts that fired, folder
     numbers   images recorded, examples (classified correctly before the walk), the fraction of images that is
               correct before the walk and at its last row, and ``WalkSummary``'s figures with their intervals
-              over examples, mean changes of log κ with their shares; rows and seconds
+              over examples, mean changes of log κ with their shares; rows, and seconds of the shards that a manifest lists
 
     Of several restarts the first is summarised. Null where a run did not record what a number takes, or no image has it. Units are in
     the field metadata, beside the role of the column. Runs are read one after the other: memory holds one of them
