@@ -318,7 +318,9 @@ def test_slurm_prints_the_script_alone(plan_file: str) -> None:
     assert "out='runs/my plan'\n" in ended.stdout
     subprocess.run(["bash", "-n"], input=ended.stdout, text=True, check=True)
     assert "The longest part takes" in ended.stderr
-    ended = in_process("plan", plan_file, "--parts", "3", "--slurm", "--no-time")
+    Path(plan_file).write_text('device = "cuda"' + PLAN)
+    ended = in_process("plan", plan_file, "--parts", "3", "--slurm", "--no-time", "--device", "cpu")
+    assert "\n#SBATCH --gres=gpu:1\n" in ended.stdout
     assert "Nothing was timed: set --time in the script." in ended.stderr
 
 

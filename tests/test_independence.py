@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from folders import NETWORK, differences, uncanny, verify_lines
@@ -87,7 +87,13 @@ def is_same(ours: Path, once: Path, tolerance: float = 0) -> None:
     assert verify_lines(ours) == []
 
 
-few = settings(max_examples=5, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+few = settings(
+    max_examples=5,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    derandomize=True,
+    phases=[Phase.explicit, Phase.generate],
+)
 
 
 @few

@@ -43,11 +43,18 @@ def table() -> pa.Table:
 
 def test_a_table_comes_back_with_its_facts(table: pa.Table, tmp_path: Path) -> None:
     place = tmp_path / "part.parquet"
-    digest = write_parquet(place, table.schema, [table.slice(0, 2), table.slice(2)], lambda: {"queries": {"seen": 3}})
+    digest = write_parquet(
+        place, table.schema, [table.slice(0, 2), table.slice(2)], lambda: {"queries": {"seen": 3}}
+    )
     content = intact_bytes(place)
     assert read_table(content, place).to_pydict()["example"] == [0, 1, 2]
     assert read_facts(content, place) == {"queries": {"seen": 3}, "rows": 3}
-    again = write_parquet(tmp_path / "again", table.schema, [table.slice(0, 2), table.slice(2)], lambda: {"queries": {"seen": 3}})
+    again = write_parquet(
+        tmp_path / "again",
+        table.schema,
+        [table.slice(0, 2), table.slice(2)],
+        lambda: {"queries": {"seen": 3}},
+    )
     assert digest == again
     assert [one.name for one in sorted(tmp_path.iterdir())] == ["again", "part.parquet"]
 
@@ -65,7 +72,9 @@ def test_every_byte_of_a_table_is_under_its_stamp(table: pa.Table, tmp_path: Pat
 
 
 def test_manifests_merge_and_prove_themselves(tmp_path: Path) -> None:
-    whole = Manifest({"part-00000.parquet": {"rows": 1}}, {"part-00001.parquet": {"error": "no"}}, {"walk.png": "ab"})
+    whole = Manifest(
+        {"part-00000.parquet": {"rows": 1}}, {"part-00001.parquet": {"error": "no"}}, {"walk.png": "ab"}
+    )
     part = Manifest({"part-00001.parquet": {"rows": 2}}, provenance=[{"engine": "ray"}])
     whole.write(tmp_path / manifest_name(0))
     part.write(tmp_path / manifest_name(0, "2-of-3"))

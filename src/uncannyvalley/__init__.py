@@ -33,6 +33,8 @@ _HOMES = {
     "attacked_radius": "theory.attacked",
     "open_run": "run.folder",
     "open_study": "study.folder",
+    "dataset_of": "study.dataset",
+    "results": "study.results",
     "verify": "study.verifying",
     "InputError": "errors",
     "Attack": "types",

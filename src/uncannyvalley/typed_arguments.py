@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from fractions import Fraction
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -34,3 +35,12 @@ def typed(
                 f"{what} {name}={text!r} is no {annotation}: {error.errors()[0]['msg']}"
             ) from error
     return found
+
+
+def ratio(text: str) -> float:
+    """A number, or a fraction like 8/255 or 0.5/255; InputError for any other text."""
+    above, _, below = text.partition("/")
+    try:
+        return float(Fraction(above) / Fraction(below or 1))
+    except (ValueError, ArithmeticError) as error:  # ArithmeticError: too large, or 1/0
+        raise InputError(f"{text!r} is no number; write it as 0.03 or as 8/255") from error

@@ -86,7 +86,7 @@ def diagnose_queries(counts: Mapping[str, int]) -> list[Diagnostic]:
         )
     ]  # fmt: skip
     if counts["fooled"] >= 0:
-        differs = abs(counts["fooled"] - counts["fooled_seen"])
+        differs = float(abs(counts["fooled"] - counts["fooled_seen"]))
         found.append(
             Diagnostic(
                 "library counts otherwise", differs, 0.0, differs > 0,

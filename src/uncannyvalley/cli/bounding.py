@@ -131,7 +131,9 @@ def bound(
 
     With a run: its recorded iterates. With --model and --data: a fresh PGD walk in L2.
     """
-    found = _bounds(run_dir, model, options.pairs(model_arg), data, limit, options.ratio(eps), steps)
+    from uncannyvalley.typed_arguments import ratio
+
+    found = _bounds(run_dir, model, options.pairs(model_arg), data, limit, ratio(eps), steps)
     files = {} if out is None else {"figure": str(_draw_bounds(found, out))}
     if json:
         print_json({**found.to_dict(), "files": files})

@@ -39,6 +39,7 @@ class Planned:
 
     @property
     def on_gpu(self) -> bool:
+        """Whether it was timed on a GPU."""
         return any(one.device.startswith("cuda") for one in self.runs)
 
     @property

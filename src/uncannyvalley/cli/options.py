@@ -1,20 +1,10 @@
 """Options that several commands share, with their help, and the ways their texts are read."""
 
-from fractions import Fraction
 from typing import Annotated
 
 import typer
 
 from uncannyvalley.errors import InputError
-
-
-def ratio(text: str) -> float:
-    """A number, or a fraction like 8/255 or 0.5/255."""
-    above, _, below = text.partition("/")
-    try:
-        return float(Fraction(above) / Fraction(below or 1))
-    except (ValueError, ZeroDivisionError) as error:
-        raise InputError(f"{text!r} is no number; write it as 0.03 or as 8/255") from error
 
 
 def pairs(texts: list[str], option: str = "--model-arg") -> dict[str, str]:

@@ -1,6 +1,7 @@
 """``uncanny plan``: what a plan file will run, how long that takes, and the script that spreads it over a cluster."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -40,6 +41,12 @@ def plan(
             help="CPUs of a part in the script; as many as threads here if left out.", show_default=False
         ),
     ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(
+            help="Time on this one: auto, cpu, cuda, …; the plan's if left out.", show_default=False
+        ),
+    ] = None,
     time: Annotated[
         bool, typer.Option("--time/--no-time", help="Time the first batch of each kind of walk.")
     ] = True,
@@ -62,12 +69,15 @@ def plan(
             "--slurm prints a batch script and nothing else: it takes --parts N, and goes without --json"
         )
     cells = read_grid(plan_file).cells()
+    on_gpu = any(cell.request.device.startswith("cuda") for cell in cells)
+    if device is not None:
+        cells = [replace(cell, request=replace(cell.request, device=device)) for cell in cells]
     with aside.status("reading the plan") as status:
         found = estimate(cells, time=time, say=lambda what: status.update(f"timing {what}"))
     _check_parts(found, parts)
     planned = Planned(plan_file, out or f"runs/{plan_file.stem}", parts, workers, found)
     if slurm:
-        _print_script(planned, cpus)
+        _print_script(planned, cpus, on_gpu)
     elif json:
         print_json(planned.to_dict())
     else:
@@ -83,7 +93,7 @@ def _check_parts(found: Sequence["CellEstimate"], parts: int | None) -> None:
         )
 
 
-def _print_script(planned: "Planned", cpus: int | None) -> None:
+def _print_script(planned: "Planned", cpus: int | None, on_gpu: bool) -> None:
     """The script on standard output, and remarks beside it."""
     import torch
 
@@ -93,7 +103,7 @@ def _print_script(planned: "Planned", cpus: int | None) -> None:
     parts = planned.parts or 1
     seconds = planned.shares().get("parts")
     script = batch_script(
-        planned.plan_file, planned.out, parts, seconds=seconds, cpus=cpus or torch.get_num_threads(), on_gpu=planned.on_gpu
+        planned.plan_file, planned.out, parts, seconds=seconds, cpus=cpus or torch.get_num_threads(), on_gpu=on_gpu or planned.on_gpu
     )  # fmt: skip
     print(script, end="")
     if seconds is None:

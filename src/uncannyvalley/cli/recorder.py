@@ -76,11 +76,12 @@ def record(
 ) -> None:
     """Record every step of an attack with exact sharpness, and draw the walk beside its controls."""
     from uncannyvalley.run.request import Request
+    from uncannyvalley.typed_arguments import ratio
 
     request = Request(
         model=model, model_arguments=options.pairs(model_arg), weights=weights, data=data, attack=attack,
         attack_arguments=options.pairs(attack_arg, "--attack-arg"), norm=norm,
-        eps=None if eps is None else options.ratio(eps), step_size=None if step_size is None else options.ratio(step_size), steps=steps,
+        eps=None if eps is None else ratio(eps), step_size=None if step_size is None else ratio(step_size), steps=steps,
         random_start=random_start, target=target, restarts=restarts, seed=seed, every=every,
         measures=options.with_more(measures, measure), limit=limit, batch_size=batch_size, keep=keep, keep_images=keep_images,
         head=head, device=device, dtype=dtype, prepare=prepare, compile=compile, shard_examples=shard_size,

@@ -83,7 +83,7 @@ def run(
     worker = _engine(engine, bench, retries, address=address, workers=workers, gpus=gpus)
     with ExitStack() as hold:
         hold.enter_context(held_place(place, overwrite=overwrite, writer=share.writer))
-        make_folders(grid.text, walks, place, share)
+        make_folders(grid.to_toml(), walks, place, share)
         outcome = _carry_out(walks, worker, share, quiet=json)
         outcome.raise_if_nothing_worked()
         if share.count == 1:

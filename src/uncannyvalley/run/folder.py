@@ -46,7 +46,11 @@ class RunFolder:
         merged = Manifest()
         for number in range(self.blocks) if block is None else (block,):
             for place in manifests_of(self.path, number):
-                merged.merge(Manifest.read(place))
+                try:
+                    merged.merge(Manifest.read(place))
+                except InputError:
+                    if place.exists():  # else a whole run has just taken it in
+                        raise
         return merged
 
     def shard(self, number: int) -> Place:

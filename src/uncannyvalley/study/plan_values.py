@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Collection, Iterator, Sequence
-from fractions import Fraction
 from itertools import product
 from typing import Annotated, Any, TypeVar
 
@@ -15,6 +14,7 @@ from uncannyvalley.derivatives.sites import INPUT
 from uncannyvalley.errors import unknown_name
 from uncannyvalley.run.request import DTYPES
 from uncannyvalley.study.labels import LONGEST, SAFE, safe
+from uncannyvalley.typed_arguments import ratio
 from uncannyvalley.walking import KEEP
 
 T = TypeVar("T")
@@ -93,11 +93,10 @@ def _label(name: str) -> str:
 def _number(value: Any) -> float:
     try:
         if isinstance(value, str):
-            above, _, below = value.partition("/")
-            return float(Fraction(above) / Fraction(below or 1))
+            return ratio(value)
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             return float(value)
-    except (ValueError, ArithmeticError):  # ArithmeticError: too large, or 1/0
+    except (ValueError, OverflowError):  # InputError is a ValueError
         pass
     raise ValueError(f"expected a number or a fraction like 8/255, got {shown(value)}")
 
