@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import signal
 import sys
 import time
@@ -143,8 +144,11 @@ def actors(log: Path) -> list[int]:
 
 
 def _last(log: Path) -> str:
+    """The last operation, without the names of cells and of scratch files' processes."""
     lines = log.read_text().splitlines()
-    return lines[-1] if lines else "before the folder"
+    if not lines:
+        return "none yet"
+    return re.sub(r"model=.*seed=\d+/?", "…/", re.sub(r"\.\d+\.[\w-]+\.tmp", ".tmp", lines[-1]))
 
 
 def files(folder: Path) -> set[str]:
@@ -157,8 +161,14 @@ def files(folder: Path) -> set[str]:
 
 
 def differences(folder: Path, undisturbed: Path, tolerance: float = 0) -> list[str]:
-    """How a resumed folder differs: files lost or left, tables with other rows, values further off than allowed."""
-    ours, theirs = files(folder), files(undisturbed)
+    """How a resumed folder differs: files lost or left, tables with other rows, values further off than allowed.
+
+    Manifests are left out: parts keep their own, until a run as a whole merges them.
+    """
+    ours, theirs = (
+        {one for one in files(place) if not Path(one).name.startswith("manifest")}
+        for place in (folder, undisturbed)
+    )
     found = [f"lost {one}" for one in sorted(theirs - ours)] + [
         f"left {one}" for one in sorted(ours - theirs)
     ]

@@ -12,12 +12,13 @@ content, and the same command finding nothing to do. Ray workers are killed from
 import argparse
 import random
 import shutil
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from killing import SIGKILLED, Death, differences, kill_randomly, kill_workers, live
+from typer.testing import CliRunner
+
+from uncannyvalley.cli.app import app
 
 PLAN = """shard_size = 4
 keep_images = 6
@@ -58,10 +59,9 @@ def scenarios(plan: Path, out: Path) -> list[Scenario]:
 
 
 def uncanny(*arguments: str) -> tuple[int, str]:
-    ended = subprocess.run(
-        [sys.executable, "-m", "uncannyvalley", *arguments], capture_output=True, text=True, check=False
-    )
-    return ended.returncode, ended.stdout + ended.stderr
+    """The command line in this process: exit code and what it said."""
+    ended = CliRunner().invoke(app, arguments)
+    return ended.exit_code, ended.output
 
 
 class Grave:
@@ -98,7 +98,7 @@ class Grave:
         killed, _ = kill_workers(
             self.scenario.killed, self.out, self.log, delay, self.scenario.workers, self.draw
         )
-        return Death(f"{killed} worker(s) {delay:.1f} s after the first", "", SIGKILLED if killed else 0)
+        return Death(f"{killed} worker, {delay:.1f} s old", "–", SIGKILLED if killed else 0)
 
     def faults(self) -> list[str]:
         found = differences(self.out, self.undisturbed)
@@ -127,7 +127,7 @@ def main() -> None:
     plan = given.out / "plan.toml"
     plan.write_text(PLAN)
     draw = random.Random(given.seed)
-    print(f"{'killed':28}{'moment':>28}   {'last operation in the folder':44}{'after resuming'}")
+    print(f"{'killed':25}{'moment':>24}   {'last operation in the folder':48}{'after resuming'}")
     kills = wrong = 0
     for scenario in scenarios(plan, given.out / "place" / "run"):
         if given.only and not any(one in scenario.name for one in given.only):
@@ -139,10 +139,11 @@ def main() -> None:
             killed = [one for one in deaths if one.killed]
             done += len(killed)
             wrong += bool(faults)
-            for one in deaths:
+            for number, one in enumerate(deaths, 1):
                 verdict = "; ".join(faults) or "the same bits"
                 how = one.how if one.killed else f"ended before {one.how}"
-                print(f"{scenario.name:28}{how:>28}   {one.last:44}{verdict}", flush=True)
+                after = verdict if number == len(deaths) else "resumed, and killed again"
+                print(f"{scenario.name:25}{how:>24}   {one.last:48}{after}", flush=True)
         kills += done
     print(f"{kills} kills, {wrong} folders with a fault")
 

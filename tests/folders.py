@@ -11,6 +11,7 @@ from uncannyvalley.cli.app import app
 STUDIES = Path(__file__).resolve().parents[1] / "studies"
 sys.path.append(str(STUDIES))
 
+import flipped_bits  # noqa: E402
 import killing  # noqa: E402
 from killing import differences, files  # noqa: E402
 
@@ -21,6 +22,7 @@ __all__ = [
     "RECORD",
     "differences",
     "files",
+    "flipped_bits",
     "killing",
     "tiny_network",
     "uncanny",

@@ -14,15 +14,12 @@ from typing import Any
 import numpy as np
 
 from uncannyvalley.analysis.phase_table import CHANGES, SHARES, difference
-from uncannyvalley.analysis.summary import BOOTSTRAP_DRAWS, LEVEL, Figure, reached
+from uncannyvalley.analysis.summary import BOOTSTRAP_DRAWS, DRAWN_AT_ONCE, LEVEL, Figure, reached
 
 FLAGS = ("flipped", "ridge", "valley", "below")
 MEDIANS = ("ridge_step", "flip_step", "valley_step", "ridge_height", "depth")
 
 NOTHING = Figure(math.nan, math.nan, math.nan)
-
-DRAWN_AT_ONCE = 2_000_000
-"""Most values that one batch of the bootstrap holds: memory does not grow with the number of draws."""
 
 Statistic = Callable[..., Any]
 

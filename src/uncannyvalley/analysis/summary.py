@@ -16,6 +16,9 @@ RIDGE = math.log(10)
 BOOTSTRAP_DRAWS = 1000
 LEVEL = 0.95
 
+DRAWN_AT_ONCE = 2_000_000
+"""Most values that one batch of the bootstrap holds: memory does not grow with the number of draws."""
+
 
 @dataclass(frozen=True)
 class Figure:
@@ -108,7 +111,7 @@ def interval(values: np.ndarray, statistic: Callable[..., Any], level: float = L
     with np.errstate(invalid="ignore"):  # vanished values are infinite
         drawn = bootstrap(
             (values,), statistic, n_resamples=BOOTSTRAP_DRAWS, confidence_level=level, method="percentile",
-            vectorized=True, rng=np.random.default_rng(0),
+            vectorized=True, batch=max(1, DRAWN_AT_ONCE // len(values)), rng=np.random.default_rng(0),
         ).confidence_interval  # fmt: skip
     return Figure(centre, float(drawn.low), float(drawn.high))
 
