@@ -17,7 +17,7 @@ from uncannyvalley.analysis.comparison import compare_runs
 from uncannyvalley.analysis.contrast import contrast
 from uncannyvalley.analysis.walked import Walked
 from uncannyvalley.cli import printing
-from uncannyvalley.run.request import Request, make_work
+from uncannyvalley.run.request import Request
 from uncannyvalley.storing.manifest import Manifest
 from uncannyvalley.study.recording import record_with_controls
 from uncannyvalley.trajectory import Trajectory

@@ -20,7 +20,7 @@ from uncannyvalley.study import first_batch
 from uncannyvalley.study.estimate import CellEstimate, WalkEstimate, estimate, part_seconds, study_key
 from uncannyvalley.study.first_batch import first_batch_cost
 from uncannyvalley.study.folder import open_study
-from uncannyvalley.study.grid import Cell, parse_grid
+from uncannyvalley.study.plan_file.grid import Cell, parse_grid
 from uncannyvalley.study.recording import record_with_controls
 from uncannyvalley.types import Measure, Probe
 

@@ -17,7 +17,7 @@ from uncannyvalley.run.making import held_place
 from uncannyvalley.run.workbench import Workbench
 from uncannyvalley.study.cells import walks_of
 from uncannyvalley.study.driver import carry_out
-from uncannyvalley.study.grid import read_grid
+from uncannyvalley.study.plan_file.grid import read_grid
 from uncannyvalley.study.recording import make_folders
 from uncannyvalley.study.task import Report, Task
 from uncannyvalley.study.worker import Worker
@@ -204,3 +204,17 @@ def test_another_command_is_refused(tmp_path: Path) -> None:
     plan.write_text(text)
     assert "nothing to record" in uncanny("run", plan, "--out", out, "--no-pages").output
     assert verify_lines(out) == []
+
+
+def test_with_another_shard_size_the_folder_keeps_its_own(tmp_path: Path) -> None:
+    """Shards are the folder's, whatever the plan file says later: no image is lost or doubled."""
+    plan, other = Shape(7, 2, 1, False).write(tmp_path), tmp_path / "other.toml"
+    other.write_text(plan.read_text().replace("shard_size = 2", "shard_size = 3"))
+    uncanny("run", plan, "--out", tmp_path / "once", "--no-pages")
+    for parts in ([], ["--part", "1/2"]):
+        out = tmp_path / f"out{len(parts)}"
+        (tmp_path / "forwards").write_text("21")
+        uncanny("run", plan, "--out", out, "--no-pages", code=130)
+        uncanny("run", other, "--out", out, "--no-pages", *parts)
+        uncanny("run", other, "--out", out, "--no-pages")
+        is_same(out, tmp_path / "once")

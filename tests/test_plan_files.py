@@ -18,9 +18,9 @@ from uncannyvalley.attacks import ATTACKS
 from uncannyvalley.errors import InputError
 from uncannyvalley.measures import resolve
 from uncannyvalley.run.request import Request, make_work
-from uncannyvalley.study.grid import AXES, Cell, Grid, parse_grid, read_grid
-from uncannyvalley.study.labels import LONGEST, label_of, number, safe
-from uncannyvalley.study.plan_lines import lines_of
+from uncannyvalley.study.plan_file.grid import AXES, Cell, Grid, parse_grid, read_grid
+from uncannyvalley.study.plan_file.labels import LONGEST, label_of, number, safe
+from uncannyvalley.study.plan_file.lines import lines_of
 
 SAFE = re.compile(r"[A-Za-z0-9._+-]{1,80}")
 DOCS = Path(__file__).resolve().parents[1] / "docs"

@@ -5,9 +5,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-from test_curvature_commands import in_process
 
 import uncannyvalley as uv
+from test_curvature_commands import in_process
 from uncannyvalley import InputError
 
 PLAN = """

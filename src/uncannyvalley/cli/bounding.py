@@ -111,7 +111,7 @@ def _draw_certificates(found: "Certificates", out: Path, model: str) -> Path:
 
 def bound(
     run_dir: Annotated[
-        Path | None, typer.Argument(help="A folder that uncanny record wrote.", show_default=False)
+        str | None, typer.Argument(help="A folder that uncanny record wrote.", show_default=False)
     ] = None,
     model: Annotated[
         str | None,
@@ -160,7 +160,7 @@ def bound(
 
 
 def _bounds(
-    run_dir: Path | None,
+    run_dir: str | None,
     model: str | None,
     arguments: dict[str, str],
     data: str | None,

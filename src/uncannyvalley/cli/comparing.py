@@ -21,7 +21,8 @@ FIGURES = (".png", ".svg")
 
 def compare(
     runs: Annotated[
-        list[Path], typer.Argument(help="2 to 12 folders that uncanny record wrote.", show_default=False)
+        list[str],
+        typer.Argument(help="2 to 12 runs: folders of uncanny record, or of studies.", show_default=False),
     ],
     names: Annotated[
         str | None, typer.Option(help="Comma-separated names; by what differs if left out.")
@@ -75,23 +76,28 @@ def compare(
         console.print("[dim]--out comparison.png draws the walks; --json prints every number.[/dim]")
 
 
-def _open(paths: Sequence[Path]) -> list["RunFolder"]:
-    """The runs, checked: 2 to 12 different folders, each with a finished shard."""
-    from uncannyvalley.run.folder import open_run
+def _open(folders: Sequence[str]) -> list["RunFolder"]:
+    """The runs of these folders, checked: 2 to 12 different ones, each with a finished shard."""
+    from uncannyvalley.study.folder import open_study
 
-    if not 2 <= len(paths) <= MOST_RUNS:
+    _check_different(folders)
+    runs = [one.run for folder in folders for one in open_study(folder).runs]
+    if not 2 <= len(runs) <= MOST_RUNS:
         raise InputError(
-            f"compare takes 2 to {MOST_RUNS} run folders, got {len(paths)}; see uncanny phases for one run"
+            f"compare takes 2 to {MOST_RUNS} run folders, got {len(runs)}; see uncanny phases for one run"
         )
-    places: dict[Path, Path] = {}
-    for path in paths:
-        if (place := path.resolve()) in places:
-            raise InputError(f"{path} is the same folder as {places[place]}; give each run once")
-        places[place] = path
-    runs = [open_run(path) for path in paths]
     for run in runs:
         _ = run.trajectory  # says now what is missing or broken
     return runs
+
+
+def _check_different(folders: Sequence[str]) -> None:
+    places: dict[str, str] = {}
+    for folder in folders:
+        place = folder if "://" in folder else str(Path(folder).resolve())
+        if place in places:
+            raise InputError(f"{folder} is the same folder as {places[place]}; give each run once")
+        places[place] = folder
 
 
 def _names(runs: Sequence["RunFolder"], given: list[str] | None) -> list[str]:

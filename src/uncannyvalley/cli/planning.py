@@ -59,7 +59,7 @@ def plan(
     from uncannyvalley.checks import check_count
     from uncannyvalley.cli.estimate_tables import Planned, print_planned
     from uncannyvalley.study.estimate import estimate
-    from uncannyvalley.study.grid import read_grid
+    from uncannyvalley.study.plan_file.grid import read_grid
 
     for name, count in (("--parts", parts), ("--workers", workers), ("--cpus", cpus)):
         if count is not None:

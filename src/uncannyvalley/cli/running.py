@@ -1,5 +1,6 @@
 """``uncanny run``: every run of a plan file, here, on a cluster, or one part of it."""
 
+import shlex
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
     from uncannyvalley.run.workbench import Workbench
     from uncannyvalley.storing.places import Place
     from uncannyvalley.study.driver import Outcome
-    from uncannyvalley.study.grid import Cell
     from uncannyvalley.study.part import Part
+    from uncannyvalley.study.plan_file.grid import Cell
     from uncannyvalley.study.task import Engine, Report, Walk
 
 ENGINES = ("serial", "ray")
@@ -70,8 +71,8 @@ def run(
     from uncannyvalley.run.making import held_place
     from uncannyvalley.run.workbench import Workbench
     from uncannyvalley.storing.places import place_of
-    from uncannyvalley.study.grid import read_grid
     from uncannyvalley.study.part import Part
+    from uncannyvalley.study.plan_file.grid import read_grid
     from uncannyvalley.study.recording import make_folders
 
     share, place, bench = Part.read(part), place_of(out), Workbench()
@@ -200,9 +201,10 @@ def _say(walks: list["Walk"], place: "Place", outcome: "Outcome", share: "Part",
         console.print(
             f"Shards{whose}: {outcome.recorded} recorded, {outcome.found} found, {len(outcome.failed)} failed."
         )
+    folder = shlex.quote(str(place))
     for command, what in (
-        (f"uncanny show {place}", "how far each run came"),
-        (f"uncanny results {place}", "one row a run"),
-        (f"uncanny verify {place}", "every byte against its hash"),
+        (f"uncanny show {folder}", "how far each run came"),
+        (f"uncanny results {folder}", "one row a run"),
+        (f"uncanny verify {folder}", "every byte against its hash"),
     ):
         console.print(f"  {command}  [dim]{what}[/dim]", soft_wrap=True)

@@ -42,7 +42,8 @@ def show_study(study: "Study", json: bool) -> None:
         console.print(f"… and {len(found) - MOST_ROWS} more runs (--json lists all)")
     rate = _rate(examples / seconds if seconds else None)
     console.print(
-        f"\n{len(found)} runs, {done} of {shards} shards done, {len(errors)} failed; {seconds:.0f} seconds of work, {rate} images/s of a worker."
+        f"\n{len(found)} runs, {done} of {shards} shards done, {len(errors)} failed; {seconds:.0f} seconds of work, {rate} images/s of a worker.",
+        soft_wrap=True,
     )
     print_errors(errors)
 

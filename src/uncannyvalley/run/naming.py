@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from uncannyvalley.run.plan import Plan
+from uncannyvalley.storing.places import Place
 
 LENGTHS = ("eps", "step_size")
 """Settings in units of the input's range, which people write in 255ths."""
@@ -17,7 +18,7 @@ DECIDES_NOTHING: dict[str, Any] = {"layout": True, "model": {"weights"}, "record
 """Parts of a plan that no number depends on: weights count by the fingerprint."""
 
 
-def run_names(plans: Sequence[Plan], paths: Sequence[Path]) -> list[str]:
+def run_names(plans: Sequence[Plan], paths: Sequence[Place]) -> list[str]:
     """A different name for each run: attack, model, ball and images where they differ, then finer settings, then folders."""
     coarse = [
         [plan.attack.name for plan in plans],

@@ -14,7 +14,7 @@ from uncannyvalley.run.recorder import Work
 from uncannyvalley.run.request import Request, control_runs
 from uncannyvalley.run.workbench import Workbench
 from uncannyvalley.study.first_batch import PATIENCE, Cost, first_batch_cost, recorded_rows
-from uncannyvalley.study.grid import Cell
+from uncannyvalley.study.plan_file.grid import Cell
 from uncannyvalley.study.study_plan import StudyPlan
 
 Make = Callable[[Request], tuple[Plan, Work]]

@@ -5,7 +5,7 @@ import shlex
 from pathlib import Path
 
 from uncannyvalley.checks import check_count
-from uncannyvalley.study.labels import safe
+from uncannyvalley.study.plan_file.labels import safe
 
 MARGIN = 2.0
 """Times the estimate: nodes differ, and a part that is out of time has to be submitted again."""

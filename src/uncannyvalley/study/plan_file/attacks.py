@@ -10,7 +10,7 @@ from uncannyvalley.adversaries import ADVERSARIES
 from uncannyvalley.attacks import ATTACKS
 from uncannyvalley.errors import InputError, unknown_name
 from uncannyvalley.run.named_attack import SCORES
-from uncannyvalley.study.plan_values import (
+from uncannyvalley.study.plan_file.values import (
     Arguments,
     Count,
     Keep,

@@ -15,8 +15,8 @@ from uncannyvalley.adversaries import ADVERSARIES
 from uncannyvalley.measures import available
 from uncannyvalley.run.plan import SHARD_EXAMPLES
 from uncannyvalley.run.request import Request
-from uncannyvalley.study.plan_attacks import AttackTable
-from uncannyvalley.study.plan_values import (
+from uncannyvalley.study.plan_file.attacks import AttackTable
+from uncannyvalley.study.plan_file.values import (
     Arguments,
     Count,
     Dtype,

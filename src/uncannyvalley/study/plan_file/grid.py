@@ -14,10 +14,10 @@ from uncannyvalley.adversaries import ADVERSARIES
 from uncannyvalley.errors import InputError
 from uncannyvalley.measures import resolve
 from uncannyvalley.run.request import Request
-from uncannyvalley.study.choices import Choice, choices_of
-from uncannyvalley.study.plan_faults import Fault, faults_of, refusal
-from uncannyvalley.study.plan_lines import read_toml
-from uncannyvalley.study.plan_tables import ALL, OWN_MEASURES, PlanTable, SeedRange
+from uncannyvalley.study.plan_file.choices import Choice, choices_of
+from uncannyvalley.study.plan_file.faults import Fault, faults_of, refusal
+from uncannyvalley.study.plan_file.lines import read_toml
+from uncannyvalley.study.plan_file.tables import ALL, OWN_MEASURES, PlanTable, SeedRange
 
 AXES = ("model", "data", "attack", "measures", "seed")
 

@@ -13,7 +13,7 @@ from uncannyvalley.derivatives.quantities import QUANTITIES
 from uncannyvalley.derivatives.sites import INPUT
 from uncannyvalley.errors import unknown_name
 from uncannyvalley.run.request import DTYPES
-from uncannyvalley.study.labels import LONGEST, SAFE, safe
+from uncannyvalley.study.plan_file.labels import LONGEST, SAFE, safe
 from uncannyvalley.typed_arguments import ratio
 from uncannyvalley.walking import KEEP
 

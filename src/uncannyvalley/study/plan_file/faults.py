@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel, ValidationError
 
 from uncannyvalley.errors import InputError, unknown_name
-from uncannyvalley.study.plan_attacks import AttackTable
-from uncannyvalley.study.plan_lines import Location, lines_of
-from uncannyvalley.study.plan_tables import (
+from uncannyvalley.study.plan_file.attacks import AttackTable
+from uncannyvalley.study.plan_file.lines import Location, lines_of
+from uncannyvalley.study.plan_file.tables import (
     SEED_TAGS,
     DataTable,
     MeasuresTable,
@@ -16,7 +16,7 @@ from uncannyvalley.study.plan_tables import (
     PlanTable,
     SeedRange,
 )
-from uncannyvalley.study.plan_values import Misfits, shown
+from uncannyvalley.study.plan_file.values import Misfits, shown
 
 MOST_FAULTS = 10
 """Faults that are shown; the rest are counted."""

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from uncannyvalley.study.labels import label_of
-from uncannyvalley.study.plan_faults import Fault
-from uncannyvalley.study.plan_paths import found_data, found_model, found_path
-from uncannyvalley.study.plan_values import One, Table, shown
+from uncannyvalley.study.plan_file.faults import Fault
+from uncannyvalley.study.plan_file.labels import label_of
+from uncannyvalley.study.plan_file.paths import found_data, found_model, found_path
+from uncannyvalley.study.plan_file.values import One, Table, shown
 
 ARGUMENT = "arguments."
 """What stands before the names of arguments among settings."""

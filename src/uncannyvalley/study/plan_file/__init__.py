@@ -1,0 +1,1 @@
+"""The plan file of a study: TOML in which lists span a grid → its cells; every mistake with its line."""
