@@ -211,7 +211,7 @@ def test_mistakes_end_with_code_2(runs: dict[str, Path], tmp_path: Path) -> None
         ((pgd,), "2 to 12 run folders, got 1"),
         ((pgd,) * 13, "got 13"),
         ((pgd, fgsm, pgd.parent / "." / "pgd"), "the same folder"),
-        ((pgd, tmp_path), "is no run folder"),
+        ((pgd, tmp_path), "holds no run"),
         ((pgd, tmp_path / "nowhere"), "does not exist"),
         ((pgd, tmp_path / "broken"), "is damaged"),
         ((pgd, fgsm, "--names", "a"), "2 different names"),

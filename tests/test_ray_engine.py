@@ -32,8 +32,7 @@ def lost(task: int, error: str) -> tuple[str, int, str]:
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
     """A Ray of two CPUs that the tests share; the engine finds it initialised and leaves it alone."""
-    os.environ["RAY_DEDUP_LOGS_SKIP_REGEX"] = "A worker died or was killed"
-    handler = signal.getsignal(signal.SIGTERM)
+    before, handler = dict(os.environ), signal.getsignal(signal.SIGTERM)
     ray.init(
         address="local", num_cpus=2, include_dashboard=False, object_store_memory=80 * 2**20,
         log_to_driver=False, logging_level=logging.ERROR, _node_ip_address="127.0.0.1",
@@ -41,8 +40,8 @@ def cluster() -> Iterator[None]:
     yield
     ray.shutdown()
     signal.signal(signal.SIGTERM, handler)
-    for name in [name for name in os.environ if name.startswith("RAY_")]:
-        del os.environ[name]
+    os.environ.clear()
+    os.environ.update(before)
 
 
 def squaring() -> Make:
@@ -268,6 +267,24 @@ class TestInOneCluster:
 
 def test_nothing_is_started_without_tasks() -> None:
     assert list(RayEngine(squaring(), lost, workers=2, address="127.0.0.1:1").map([])) == []
+
+
+@pytest.mark.parametrize(
+    ("workers", "gpus", "expected"),
+    [
+        (None, None, (4, 1)),
+        (None, 0.5, (8, 0.5)),
+        (None, 0.0, (16, 0)),
+        (3, None, (3, 1)),
+        (None, 0.1, (40, 0.1)),
+    ],
+)
+def test_workers_and_their_gpus_follow_the_cluster(
+    monkeypatch: pytest.MonkeyPatch, workers: int | None, gpus: float | None, expected: tuple[int, float]
+) -> None:
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 16.0, "GPU": 4.0})
+    cluster = Cluster("auto", workers, gpus)
+    assert (cluster.workers, cluster.gpus) == expected
 
 
 @pytest.mark.parametrize(("given", "says"), [({"workers": 0}, "workers"), ({"gpus": -0.5}, "gpus")])

@@ -1,6 +1,6 @@
 """How the state of a study looks in a terminal."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -8,6 +8,7 @@ from uncannyvalley.cli.printing import console, print_json, print_table
 
 if TYPE_CHECKING:
     from uncannyvalley.study.folder import Study
+    from uncannyvalley.study.progress import RunProgress
 
 MOST_ROWS = 200
 """Up to so many runs are listed one by one."""
@@ -31,13 +32,13 @@ def show_study(study: "Study", json: bool) -> None:
             {**about, "shards": shards, "done": done, "failed": errors, "seconds": seconds, "runs": runs}
         )
         return
-    axes = list(found[0].labels)
+    shared, varying = _axes(found)
     rows = [
-        [*one.labels.values(), one.state, f"{one.done}/{one.shards}", str(len(one.errors)), _rate(one.rate)]
+        [*(one.labels[axis] for axis in varying), one.state, f"{one.done}/{one.shards}", str(len(one.errors)), _rate(one.rate)]
         for one in found[:MOST_ROWS]
-    ]
-    header = [*axes, "state", "shards", "failed", "images/s of a worker"]
-    print_table(f"Study {study.path}", header, rows, left=len(axes) + 1)
+    ]  # fmt: skip
+    title = "; ".join([f"Study {study.path}", *([", ".join(shared)] if shared else [])])
+    print_table(title, [*varying, "state", "shards", "failed", "images/s"], rows, left=len(varying) + 1)
     if len(found) > MOST_ROWS:
         console.print(f"… and {len(found) - MOST_ROWS} more runs (--json lists all)")
     rate = _rate(examples / seconds if seconds else None)
@@ -46,6 +47,13 @@ def show_study(study: "Study", json: bool) -> None:
         soft_wrap=True,
     )
     print_errors(errors)
+
+
+def _axes(found: Sequence["RunProgress"]) -> tuple[list[str], list[str]]:
+    """What all runs share, as ``axis label``, and the axes on which they differ."""
+    labels = {axis: {one.labels[axis] for one in found} for axis in found[0].labels}
+    shared = [f"{axis} {next(iter(values))}" for axis, values in labels.items() if len(values) == 1]
+    return shared, [axis for axis, values in labels.items() if len(values) > 1]
 
 
 def _rate(rate: float | None) -> str:

@@ -169,7 +169,11 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
 
 
 def _of_ray() -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if name.startswith("RAY_")}
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name.startswith("RAY_") or name == "PYTHONBREAKPOINT"
+    }
 
 
 @contextmanager
