@@ -110,7 +110,8 @@ def run_and_print(request: "Request", out: str, *, controls: bool, overwrite: bo
         if not outcome.recorded and not outcome.failed and not json:
             console.print(f"{out} is complete already: nothing to record.")
         _, work = workbench.make(request)
-        finish(run, work.images.class_names, json, is_new=bool(outcome.recorded))
+        if run.is_begun:
+            finish(run, work.images.class_names, json, is_new=bool(outcome.recorded))
     say_failures(outcome)
 
 

@@ -107,6 +107,11 @@ class RunFolder:
         """Shards of the plan that are not there, or are not what was written."""
         return [shard_name(number) for block in range(self.blocks) for number in self.unfinished(block)]
 
+    @property
+    def is_begun(self) -> bool:
+        """Whether a shard is there."""
+        return any(self.shard(number).exists() for number in range(self.plan.shard_count))
+
     def finished_shards(self) -> list[Place]:
         """Shards that are there, each checked byte by byte; InputError where one was changed or lost on the disk."""
         return [place for place, _ in self._contents()]
@@ -140,11 +145,7 @@ class RunFolder:
 
     def controls(self) -> dict[str, Trajectory]:
         """The control walks that were recorded beside this run, by name."""
-        return {
-            name: run.trajectory
-            for name, run in self.control_folders().items()
-            if any(run.shard(number).exists() for number in range(run.plan.shard_count))
-        }
+        return {name: run.trajectory for name, run in self.control_folders().items() if run.is_begun}
 
     def head(self) -> Head:
         """W and b of the run's network; InputError where the run kept no logits."""

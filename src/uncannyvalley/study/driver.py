@@ -23,11 +23,9 @@ class Outcome:
     notices: list[str] = field(default_factory=list)
 
     def raise_if_nothing_worked(self) -> None:
-        """InputError where no shard could be recorded, because of what the user gave."""
+        """InputError with the first failure where no shard is there, so that there is nothing to go on from."""
         if self.failed and not self.recorded and not self.found:
-            first = self.failed[0].failure or {}
-            if first["kind"] == InputError.__name__:
-                raise InputError(first["error"])
+            raise InputError((self.failed[0].failure or {})["error"])
 
 
 def carry_out(

@@ -86,10 +86,11 @@ def _check_same(plan: Plan, walk: Walk) -> None:
 
 
 def _failure(error: Exception, attempt: int) -> dict[str, Any]:
-    message = str(error).strip() or type(error).__name__
+    message = str(error).strip() or "no message"
+    if isinstance(error, InputError):
+        return {"error": message, "kind": "InputError", "traceback": "", "attempts": attempt}
+    kind, last = type(error).__name__, traceback.extract_tb(error.__traceback__)[-1]
     return {
-        "error": message if isinstance(error, InputError) else f"{type(error).__name__}: {message}",
-        "kind": type(error).__name__,
-        "traceback": "" if isinstance(error, InputError) else traceback.format_exc(),
-        "attempts": attempt,
-    }
+        "error": f"{kind}: {message} ({last.filename}:{last.lineno})", "kind": kind,
+        "traceback": "".join(traceback.format_exception(error)), "attempts": attempt,
+    }  # fmt: skip
