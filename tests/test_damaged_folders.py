@@ -75,7 +75,7 @@ def remount(place: Path, options: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["run", "study"])
-@pytest.mark.parametrize("kilobytes", [4, 12, 40, 90, 150])
+@pytest.mark.parametrize("kilobytes", [4, 40, 120])
 def test_a_disk_that_fills_up_at_any_point(made: Made, tmp_path: Path, name: str, kilobytes: int) -> None:
     disk = tmp_path / "disk"
     with mounted(disk, f"size={kilobytes}k"):
@@ -88,7 +88,7 @@ def test_a_disk_that_fills_up_at_any_point(made: Made, tmp_path: Path, name: str
 
 
 @pytest.mark.parametrize("name", ["run", "study"])
-@pytest.mark.parametrize("limit", [600, 6_000, 14_000])
+@pytest.mark.parametrize("limit", [600, 14_000])
 def test_files_that_cannot_grow(made: Made, tmp_path: Path, name: str, limit: int) -> None:
     """A full disk where nothing can be mounted: files of more than ``limit`` bytes are refused."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -140,7 +140,7 @@ def cut(path: Path, keep: float) -> None:
     path.write_bytes(content[: int(keep * len(content))])
 
 
-@pytest.mark.parametrize("keep", [0.0, 0.001, 0.5, 0.9999])
+@pytest.mark.parametrize("keep", [0.0, 0.5, 0.9999])
 @pytest.mark.parametrize(
     "name", [SHARD, "controls/noise/" + SHARD, "images/part-00001.parquet", "head.safetensors"]
 )
@@ -323,3 +323,14 @@ def test_derived_files_follow_what_they_are_derived_from(made: Made, tmp_path: P
     uncanny("run", plan, "--out", out)
     assert verify_lines(out) == []
     assert (out / "report.html").read_text() == page
+
+
+@pytest.mark.parametrize("name", [SHARD, "images/part-00001.parquet", "head.safetensors"])
+def test_a_file_that_cannot_be_read(run: Path, name: str) -> None:
+    """As by a bad sector; here a folder is in its place."""
+    (run / name).unlink()
+    (run / name).mkdir()
+    assert any(name in line for line in verify_lines(run))
+    readers = (lambda: open_run(run).trajectory, lambda: open_run(run).images(), lambda: open_run(run).head())
+    with pytest.raises(InputError, match=Path(name).name):
+        readers[("shards", "images", "head.safetensors").index(Path(name).parts[0])]()

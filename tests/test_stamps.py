@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from uncannyvalley import InputError
-from uncannyvalley.storing.files import remove_scratch, write_bytes
+from uncannyvalley.storing.files import CannotWrite, remove_scratch, write_bytes
 from uncannyvalley.storing.locks import held
 from uncannyvalley.storing.manifest import Manifest, manifest_name, manifests_of
 from uncannyvalley.storing.parquet import intact_bytes, read_facts, read_table, write_parquet
@@ -71,23 +71,45 @@ def test_every_byte_of_a_table_is_under_its_stamp(table: pa.Table, tmp_path: Pat
             intact_bytes(place)
 
 
+def test_errors_of_the_source_are_not_the_disks(table: pa.Table, tmp_path: Path) -> None:
+    def broken():
+        yield table
+        raise ConnectionError("the share is gone")
+
+    def no_facts():
+        raise TimeoutError("nobody answers")
+
+    with pytest.raises(ConnectionError, match="the share is gone"):
+        write_parquet(tmp_path / "part", table.schema, broken())
+    with pytest.raises(TimeoutError, match="nobody answers"):
+        write_parquet(tmp_path / "part", table.schema, [table], no_facts)
+    with pytest.raises(CannotWrite, match="cannot write"):
+        write_parquet(tmp_path / "nowhere" / "part", table.schema, [table])
+    assert not list(tmp_path.iterdir())
+
+
 def test_manifests_merge_and_prove_themselves(tmp_path: Path) -> None:
     whole = Manifest(
-        {"part-00000.parquet": {"rows": 1}}, {"part-00001.parquet": {"error": "no"}}, {"walk.png": "ab"}
+        "key",
+        {"part-00000.parquet": {"rows": 1}},
+        {"part-00001.parquet": {"error": "no"}},
+        {"walk.png": "ab"},
     )
-    part = Manifest({"part-00001.parquet": {"rows": 2}}, provenance=[{"engine": "ray"}])
+    part = Manifest("key", {"part-00001.parquet": {"rows": 2}}, provenance=[{"engine": "ray"}])
     whole.write(tmp_path / manifest_name(0))
     part.write(tmp_path / manifest_name(0, "2-of-3"))
     part.write(tmp_path / manifest_name(1))
     found = manifests_of(tmp_path, 0)
     assert [one.name for one in found] == ["manifest.json", "manifest.part-2-of-3.json"]
     assert [one.name for one in manifests_of(tmp_path, 1)] == ["manifest-00001.json"]
-    merged = Manifest()
+    merged = Manifest("key")
     for place in found:
         merged.merge(Manifest.read(place))
     assert list(merged.shards) == ["part-00000.parquet", "part-00001.parquet"]
     assert merged.failed == {}  # another process has recorded it since
     assert merged.files == {"walk.png": "ab"}
+    with pytest.raises(InputError, match="of another run"):
+        Manifest.read(found[0], "another key")
     content = found[0].read_bytes()
     for position in range(len(content)):
         flipped = bytearray(content)

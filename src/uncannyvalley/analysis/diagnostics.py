@@ -133,9 +133,8 @@ def _zero_gradients(trajectory: Trajectory, restart: int) -> Diagnostic:
 def _noise_as_strong(trajectory: Trajectory, noise: Trajectory, restart: int) -> Diagnostic:
     def flipped(walks: Trajectory, which: int) -> float:
         adversarial = walks.column("adversarial", which)
-        return (
-            float((adversarial[adversarial[:, 0] == 0] == 1).any(axis=1).mean()) if len(adversarial) else 0.0
-        )
+        correct = adversarial[adversarial[:, 0] == 0]
+        return float((correct == 1).any(axis=1).mean()) if len(correct) else 0.0
 
     by_noise, by_attack = flipped(noise, 0), flipped(trajectory, restart)
     return Diagnostic(

@@ -68,6 +68,7 @@ def run(
     json: options.Json = False,
 ) -> None:
     """Run every cell of a plan file; goes on where it stopped, with any engine, worker count or part."""
+    from uncannyvalley.checks import check_count
     from uncannyvalley.run.making import held_place
     from uncannyvalley.run.workbench import Workbench
     from uncannyvalley.storing.places import place_of
@@ -76,6 +77,7 @@ def run(
     from uncannyvalley.study.recording import make_folders
 
     share, place, bench = Part.read(part), place_of(out), Workbench()
+    check_count("--retries", retries, 0)
     if overwrite and share.count > 1:
         raise InputError("--overwrite does not go with --part: it would delete what other parts have done")
     grid = read_grid(plan)

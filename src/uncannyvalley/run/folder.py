@@ -43,11 +43,11 @@ class RunFolder:
 
     def manifest(self, block: int | None = None) -> Manifest:
         """What is listed as finished, by all parts, in one block or in all; InputError where a manifest is damaged."""
-        merged = Manifest()
+        merged = Manifest(self.plan.key)
         for number in range(self.blocks) if block is None else (block,):
             for place in manifests_of(self.path, number):
                 try:
-                    merged.merge(Manifest.read(place))
+                    merged.merge(Manifest.read(place, self.plan.key))
                 except InputError:
                     if place.exists():  # else a whole run has just taken it in
                         raise
@@ -161,7 +161,8 @@ class RunFolder:
     def image_files(self) -> list[Place]:
         """The files that hold kept iterates."""
         folder = self.path / "images"
-        return sorted(folder.iterdir(), key=str) if folder.is_dir() else []
+        found = folder.iterdir() if folder.is_dir() else ()
+        return sorted((one for one in found if one.name.endswith(".parquet")), key=str)
 
     def images(self) -> dict[int, dict[int, tuple[list[str], np.ndarray]]]:
         """Kept iterates: example → step → (roles, pixels (c, h, w))."""

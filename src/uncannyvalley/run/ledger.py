@@ -9,7 +9,7 @@ from uncannyvalley.run.folder import RunFolder
 from uncannyvalley.run.plan import shard_name
 from uncannyvalley.storing.files import WHOLE
 from uncannyvalley.storing.manifest import Manifest, manifest_name, manifests_of
-from uncannyvalley.storing.places import presence
+from uncannyvalley.storing.places import Place, presence
 
 PATIENCE = 10.0
 """Seconds between two writes of a manifest, at least; a shard that is not listed yet is known by its stamp."""
@@ -29,30 +29,27 @@ class Ledger:
         self.run, self.block = run, block
         self.notices: list[str] = []
         self._place = run.path / manifest_name(block, run.writer)
-        self._known = Manifest()
-        self._read()
-        # a part writes only what is its own
-        self._mine = self._known if run.writer == WHOLE else self._of_part()
         self._written, self._cost, self._changed = time.monotonic(), 0.0, False
-
-    def _read(self) -> None:
-        there = manifests_of(self.run.path, self.block)
-        for place in there:
-            try:
-                self._known.merge(Manifest.read(place))
-            except InputError as error:
-                self.notices.append(f"{error}: rebuilding it")
-        parts = [place for place in there if place.name != manifest_name(self.block)]
-        if self.run.writer == WHOLE and (parts or self.notices):
-            self._known.write(self._place)
+        there = manifests_of(run.path, block)
+        self._known = self._mine = self._merged(there)
+        if run.writer != WHOLE:  # a part writes only what is its own
+            self._mine = self._merged([place for place in there if place == self._place])
+        elif parts := [place for place in there if place != self._place]:
+            self._forget_derived()
+            self._mine.write(self._place)
             for place in parts:
                 place.unlink()
 
-    def _of_part(self) -> Manifest:
-        try:
-            return Manifest.read(self._place) if self._place.exists() else Manifest()
-        except InputError:
-            return Manifest()
+    def _merged(self, places: Iterable[Place]) -> Manifest:
+        merged = Manifest(self.run.plan.key)
+        for place in places:
+            try:
+                merged.merge(Manifest.read(place, self.run.plan.key))
+            except InputError as error:
+                if f"{error}" not in self.notices:
+                    self.notices.append(f"{error}")
+                self._changed = True
+        return merged
 
     def unfinished(self, mine: Iterable[int]) -> list[int]:
         """Shards still to record, of those that are ``mine`` in this block; finished ones that were not listed are taken in."""
@@ -77,6 +74,7 @@ class Ledger:
 
     def add(self, number: int, entry: dict[str, Any], provenance: dict[str, Any]) -> None:
         """A shard was recorded."""
+        self._forget_derived()
         self._list(shard_name(number), entry)
         if provenance not in self._mine.provenance:
             self._mine.provenance.append(provenance)
@@ -97,8 +95,18 @@ class Ledger:
         """The control walks that belong beside this run."""
         new = [name for name in names if name not in self._known.controls]
         if new:
+            self._forget_derived()
             self._mine.controls += new
             self._changed = True
+
+    def _forget_derived(self) -> None:
+        """Figure, page and phases do not speak of what came after them."""
+        for name in self._mine.files:
+            place = self.run.path / name
+            if place.exists():
+                place.unlink()
+        self._changed |= bool(self._mine.files)
+        self._mine.files = {}
 
     def _list(self, name: str, entry: dict[str, Any]) -> None:
         self._mine.shards[name] = entry

@@ -12,6 +12,19 @@ from uncannyvalley.storing.files import WHOLE, CannotWrite, cannot_write, remove
 from uncannyvalley.storing.locks import LOCK, held
 from uncannyvalley.storing.places import Place, is_local
 
+OURS = (
+    "shards",
+    "images",
+    "controls",
+    "manifest",
+    "head.safetensors",
+    "phases.parquet",
+    "walk.png",
+    "report.html",
+    "model=",
+)
+"""What the names begin with that a run or a study gives its files and folders."""
+
 
 @contextmanager
 def held_place(place: Place, *, overwrite: bool = False, writer: str = WHOLE) -> Iterator[None]:
@@ -71,11 +84,13 @@ def _check(place: Place) -> bool:
         entries = [one.name for one in place.iterdir()] if place.exists() else []
     except OSError as error:
         raise cannot_write(place, error) from error
-    ours = (LOCK, f"{PLAN_FILE}.", "model=")  # of a run or a study that was killed before its plan was there
-    foreign = [one for one in entries if not one.startswith(ours)]
-    if foreign and PLAN_FILE not in entries:
+    if PLAN_FILE in entries:
+        return False
+    beside = [one for one in entries if not one.startswith((LOCK, f"{PLAN_FILE}."))]
+    # with our lock in it, it is a run or a study whose plan was lost or deleted
+    if beside and (LOCK not in entries or not all(one.startswith(OURS) for one in beside)):
         raise InputError(f"{place} is not empty and holds no run; choose a new folder (nothing was changed)")
-    return PLAN_FILE not in entries
+    return not beside
 
 
 def _remove_scratch(place: Place, writer: str) -> None:

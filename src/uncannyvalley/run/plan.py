@@ -15,6 +15,10 @@ from uncannyvalley.storing.stamp import BLANK, is_intact, stamp
 
 PLAN_FILE = "plan.toml"
 
+DAMAGED = (
+    "its key and stamp must fit its content. Delete it, and the command that recorded here writes it again"
+)
+
 SHARD_EXAMPLES = 256
 """Examples of a shard, the unit of resuming. Fixed for a folder, whatever the batch size."""
 
@@ -127,13 +131,9 @@ class Plan(_Part):
         except FileNotFoundError as error:
             raise InputError(f"{path.parent} is no run folder: it has no {path.name}") from error
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, ValidationError) as error:
-            first_line = str(error).splitlines()[0]
-            raise InputError(f"{path} cannot be read ({first_line}); record into a new folder") from error
+            raise InputError(f"{path} cannot be read ({str(error).splitlines()[0]}): {DAMAGED}") from error
         if key != plan.key or not is_intact(content):
-            raise InputError(
-                f"{path} was damaged, or edited after the run: its key and stamp do not fit its content. "
-                "Record into a new folder"
-            )
+            raise InputError(f"{path} was damaged, or edited after the run: {DAMAGED}")
         return plan
 
     def differences(self, other: "Plan") -> list[str]:

@@ -1,5 +1,6 @@
 """One shard of a plan → its file: rows streamed batch by batch, images beside it."""
 
+import hashlib
 import platform
 import time
 from collections.abc import Callable, Iterator
@@ -24,10 +25,10 @@ from uncannyvalley.run.album import WHOLE_WALKS, Album
 from uncannyvalley.run.folder import HEAD_FILE, RunFolder
 from uncannyvalley.run.plan import shard_name
 from uncannyvalley.splitting import SplitModel
-from uncannyvalley.storing.files import sha256, write_bytes
+from uncannyvalley.storing.files import write_bytes
 from uncannyvalley.storing.parquet import write_parquet
 from uncannyvalley.storing.places import is_local
-from uncannyvalley.storing.stamp import BLANK, is_intact, stamp
+from uncannyvalley.storing.stamp import BLANK, stamp
 from uncannyvalley.types import Attack
 from uncannyvalley.walking import MaskingGuard, Recording
 from uncannyvalley.watching import about_adversary, add_counts, watch_batch
@@ -96,13 +97,12 @@ def record_shard(
 
 def _write_head(run: RunFolder, head: Head) -> str:
     """W and b beside the kept logits, so that head measures can be computed again without the model; its SHA-256."""
-    place = run.path / HEAD_FILE
-    if not place.exists() or not is_intact(place.read_bytes()):
-        tensors = {"weight": head.weight.cpu().contiguous()}
-        if head.bias is not None:
-            tensors["bias"] = head.bias.cpu().contiguous()
-        write_bytes(place, stamp(save(tensors, {"stamp": BLANK})), run.writer)
-    return sha256(place)
+    tensors = {"weight": head.weight.cpu().contiguous()}
+    if head.bias is not None:
+        tensors["bias"] = head.bias.cpu().contiguous()
+    content, place = stamp(save(tensors, {"stamp": BLANK})), run.path / HEAD_FILE
+    write_bytes(place, content, run.writer)
+    return hashlib.sha256(content).hexdigest()
 
 
 class _Shard:

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -73,9 +74,11 @@ def cannot_write(place: Place, error: OSError) -> CannotWrite:
 
 def remove_scratch(folder: Path, writer: str = WHOLE) -> None:
     """Delete what killed processes left behind: that of one part, or all where the folder is held as a whole."""
-    ending = SCRATCH_ENDING if writer == WHOLE else f".{writer}{SCRATCH_ENDING}"
-    for scratch in folder.rglob(f"*{ending}"):
-        scratch.unlink(missing_ok=True)
+    writers = r"(whole|\d+-of-\d+)" if writer == WHOLE else writer
+    ours = re.compile(rf".+\.\d+\.{writers}{re.escape(SCRATCH_ENDING)}")
+    for scratch in folder.rglob(f"*{SCRATCH_ENDING}"):
+        if ours.fullmatch(scratch.name):
+            scratch.unlink(missing_ok=True)
 
 
 def _sync(path: Path) -> None:
@@ -87,8 +90,11 @@ def _sync(path: Path) -> None:
 
 
 def sha256(place: Place) -> str:
-    """Hex digest of a file."""
-    if not is_local(place):
-        return hashlib.sha256(place.read_bytes()).hexdigest()
-    with open(str(place), "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """Hex digest of a file; InputError where it cannot be read."""
+    try:
+        if not is_local(place):
+            return hashlib.sha256(place.read_bytes()).hexdigest()
+        with open(str(place), "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"{place} cannot be read ({error.strerror or error})") from error

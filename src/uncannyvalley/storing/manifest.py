@@ -21,12 +21,14 @@ BLOCK = 4096
 class Manifest:
     """The finished and the failed shards of one block of a run, and what decided no number but explains them.
 
+    key         of the run that it speaks of
     shards      name → rows, sha256, seconds, and the facts of the shard
     failed      name → error, traceback, attempts
     files       derived file → sha256           controls  walks that were asked for beside this one
     provenance  engine, device, threads, batch size, … of each process that wrote here
     """
 
+    key: str
     shards: dict[str, dict[str, Any]] = field(default_factory=dict)
     failed: dict[str, dict[str, Any]] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
@@ -50,8 +52,8 @@ class Manifest:
         write_bytes(place, stamp(text.encode()), writer)
 
     @classmethod
-    def read(cls, place: Place) -> "Manifest":
-        """InputError where the file cannot be read, or is not what was written."""
+    def read(cls, place: Place, key: str | None = None) -> "Manifest":
+        """InputError where the file cannot be read, is not what was written, or is not of the run with ``key``."""
         try:
             content = place.read_bytes()
             listed = json.loads(content)
@@ -61,11 +63,15 @@ class Manifest:
             raise InputError(f"{place} cannot be read ({error}); {_MEND}") from error
         if not is_intact(content):
             raise InputError(f"{place} is damaged: its content and the SHA-256 in it disagree; {_MEND}")
+        if key not in (None, manifest.key):
+            raise InputError(f"{place} is the manifest of another run; {_MEND}")
         return manifest
 
 
-def _lines(value: dict[str, Any] | list[Any]) -> str:
+def _lines(value: dict[str, Any] | list[Any] | str) -> str:
     """JSON with one entry a line: quick to write, and quick to read for people."""
+    if isinstance(value, str):
+        return json.dumps(value)
     if isinstance(value, list):
         return "[" + ",".join(f"\n {json.dumps(one)}" for one in value) + "]"
     return "{" + ",".join(f'\n "{name}": {json.dumps(one)}' for name, one in value.items()) + "}"

@@ -1,7 +1,8 @@
 """Parquet files under a stamp: streamed in, and read back only if every byte is as it was written."""
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,20 +24,47 @@ def write_parquet(
 ) -> str:
     """Stream ``tables`` into one file, whole or not there; returns its SHA-256.
 
-    ``facts`` are asked for after the last table and kept in the file's metadata, beside the stamp.
+    ``facts`` are asked for after the last table and kept in the file's metadata, beside the stamp. Errors of
+    ``tables`` and ``facts`` are raised as they are; only those of writing are CannotWrite.
     """
     digest = ""
 
     def write(scratch: Path) -> None:
         nonlocal digest
         with pq.ParquetWriter(scratch, schema, compression="zstd", write_page_checksum=True) as file:
-            for table in tables:
+            for table in _drawn(iter(tables)):
                 file.write_table(table)
-            file.add_key_value_metadata({"facts": json.dumps(facts(), sort_keys=True), "stamp": BLANK})
+            with _from_source():
+                described = json.dumps(facts(), sort_keys=True)
+            file.add_key_value_metadata({"facts": described, "stamp": BLANK})
         digest = stamp_file(scratch)
 
-    write_whole(place, write, writer)
+    try:
+        write_whole(place, write, writer)
+    except _SourceError as error:
+        raise error.args[0] from error.args[0].__cause__
     return digest
+
+
+class _SourceError(Exception):
+    """Carries what the source of a table raised past the errors of writing it."""
+
+
+@contextmanager
+def _from_source() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:  # a model or remote data may raise it, and the disk is not to blame
+        raise _SourceError(error) from error
+
+
+def _drawn(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
+    while True:
+        with _from_source():
+            table = next(tables, None)
+        if table is None:
+            return
+        yield table
 
 
 def intact_bytes(place: Place) -> bytes:

@@ -32,10 +32,16 @@ def stamp_file(path: Path) -> str:
 
 def is_intact(content: bytes) -> bool:
     """Whether ``content`` carries a stamp that agrees with it."""
-    mark = content.rfind(MARK)
-    if mark < 0:
-        return False
-    place, end = mark + len(MARK), mark + len(MARK) + len(_ZEROS)
+    place = content.find(MARK)
+    while place >= 0:
+        if _agrees(content, place + len(MARK)):
+            return True
+        place = content.find(MARK, place + 1)
+    return False
+
+
+def _agrees(content: bytes, place: int) -> bool:
+    end = place + len(_ZEROS)
     digest = hashlib.sha256(memoryview(content)[:place])
     digest.update(_ZEROS)
     digest.update(memoryview(content)[end:])

@@ -42,6 +42,8 @@ class Study:
             yield StudyRun(_labels_of(run.plan), run)
             return
         for place, key in self.plan.cells.items():
+            if not (self.path / place).is_dir():
+                raise InputError(f"{self.path / place} is missing; the same uncanny run makes it")
             run = open_run(self.path / place)
             if run.plan.key != key:
                 raise InputError(f"{run.path} holds another run than the study was planned with")

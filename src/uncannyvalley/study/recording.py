@@ -66,7 +66,7 @@ def record_with_controls(
 
 
 def make_folders(grid: str, walks: Sequence[Walk], out: Place, part: Part = EVERYTHING) -> None:
-    """Every run folder of a study, then its plan; InputError where another study is there.
+    """The plan of a study, then every run folder; InputError where another study is there.
 
     A study may grow: a plan that holds all runs of the one in the folder, and more, takes its place.
     """
@@ -78,9 +78,9 @@ def make_folders(grid: str, walks: Sequence[Walk], out: Place, part: Part = EVER
         there = StudyPlan.read(out / PLAN_FILE)
         _check_growth(out, there, plan)
     if there != plan:
-        for walk in walks:
-            run_folder(walk.place, walk.plan, part.writer)
         write_bytes(out / PLAN_FILE, plan.to_bytes(), part.writer)
+    for walk in walks:
+        run_folder(walk.place, walk.plan, part.writer)
 
 
 def _below(place: Place, out: Place) -> str:

@@ -72,15 +72,18 @@ def _faults_of_run(folder: Place, key: str | None) -> Iterator[Fault]:
         return
     if key is not None and run.plan.key != key:
         yield Fault(f"{folder / PLAN_FILE} is the plan of another run than the study was planned with")
-    listed = Manifest()
+    listed = Manifest(run.plan.key)
     for block in range(run.blocks):
         yield from _faults_of_block(run, block, listed)
     for name, digest in listed.files.items():
         place = run.path / name
-        if not place.exists():
-            yield Fault(f"{place} is missing")
-        elif sha256(place) != digest:
-            yield Fault(f"{place} is damaged or was changed: its SHA-256 differs from the manifest's")
+        try:
+            if not place.exists():
+                yield Fault(f"{place} is missing")
+            elif sha256(place) != digest:
+                yield Fault(f"{place} is damaged or was changed: its SHA-256 differs from the manifest's")
+        except InputError as error:
+            yield Fault(str(error))
     yield from _left_over(run, listed)
     yield from _scratch(folder)
     for name in listed.controls:
@@ -93,10 +96,10 @@ def _faults_of_run(folder: Place, key: str | None) -> Iterator[Fault]:
 
 def _faults_of_block(run: RunFolder, block: int, listed: Manifest) -> Iterator[Fault]:
     """Those of the manifests and the shards of a block, which are then added to ``listed``."""
-    here, places = Manifest(), manifests_of(run.path, block)
+    here, places = Manifest(run.plan.key), manifests_of(run.path, block)
     for place in places:
         try:
-            here.merge(Manifest.read(place))
+            here.merge(Manifest.read(place, run.plan.key))
         except InputError as error:
             yield Fault(str(error))
     for number in run.numbers(block):
