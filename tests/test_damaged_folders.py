@@ -231,9 +231,8 @@ def test_a_plan_that_was_changed_is_never_guessed(made: Made, tmp_path: Path, na
     plan.write_bytes(changed[change])
     if change == "deleted":
         plan.unlink()
-        if name == "study":  # nothing is left to tell it from one that was killed before its plan was written
-            is_mended(made, folder)
-            return
+        is_mended(made, folder)  # shards prove themselves; a folder may be killed before its plan is there
+        return
     before = files(folder)
     said = uncanny(*made.command(folder), code=2).output
     assert "plan.toml" in said or "holds no run" in said
@@ -242,6 +241,17 @@ def test_a_plan_that_was_changed_is_never_guessed(made: Made, tmp_path: Path, na
         open_study(folder)
     if change != "deleted":
         assert any("plan.toml" in line for line in verify_lines(folder))
+
+
+def test_shards_without_their_plan_are_not_recorded_over(made: Made, run: Path, tmp_path: Path) -> None:
+    """They are another run's, whose plan was deleted: another command is refused as if it were there."""
+    (run / "plan.toml").unlink()
+    tiny_network(tmp_path)
+    (tmp_path / "other.toml").write_text(ONE.replace("steps = 3", "steps = 2"))
+    before = {path: path.read_bytes() for path in run.rglob("shards/*")}
+    uncanny("run", tmp_path / "other.toml", "--out", run, "--no-pages", code=2)
+    assert {path: path.read_bytes() for path in run.rglob("shards/*")} == before
+    is_mended(made, run)
 
 
 def test_files_that_do_not_belong_are_left_alone_and_never_read(made: Made, run: Path) -> None:

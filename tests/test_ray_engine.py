@@ -167,9 +167,13 @@ class TestInOneCluster:
         assert [report[:2] for report in failed] == [("lost", 4)]
         assert "2 workers died over it" in failed[0][2]
         assert sorted(set(reports) - set(failed)) == [task**2 for task in range(9) if task != 4]
-        assert len(list(tmp_path.glob("over-4-*"))) == 2
+        assert len(list(tmp_path.glob("over-4-*"))) in (
+            2,
+            3,
+        )  # a death with another task beside it is not counted
 
-    def test_a_task_that_only_waited_is_not_blamed(self, tmp_path: Path) -> None:
+    def test_the_neighbours_of_a_deadly_task_are_not_lost(self, tmp_path: Path) -> None:
+        """Neither the one before, whose report may die with the worker, nor the one that waited behind."""
         engine = RayEngine(deadly(tmp_path, {5, 6}, times=99), lost, workers=1, restarts=0)
         reports = list(engine.map(range(12)))
         assert [report[1] for report in reports if isinstance(report, tuple)] == [5, 6]

@@ -72,12 +72,13 @@ class RayEngine(Generic[T, R]):
 @dataclass
 class _Job(Generic[T]):
     task: T
-    deaths: int = 0  # of workers over it
+    deaths: int = 0  # of workers that had nothing else
+    alone: bool = False  # some worker died that had it among others, so it may be why
 
 
 @dataclass(eq=False)
 class _Seat(Generic[T]):
-    """One worker, and what it was given; an actor takes its tasks in order, so the first one is under way."""
+    """One worker, and what it was given, in this order."""
 
     actor: Any
     starting: Any
@@ -131,11 +132,15 @@ class _Crew(Generic[T, R]):
         """One task for each worker before anyone gets a second; whether there is anything left to do."""
         for held in range(2):
             for seat in self._seats:
-                if len(seat.jobs) <= held < seat.room and self._draw():
+                if len(seat.jobs) <= held < seat.room and self._draw() and self._may_join(seat):
                     self._give(seat, self._waiting.popleft())
         if not self._seats and not self._out and self._draw():
             self._out.append(self._lost(self._waiting.popleft().task, self._reason))
         return bool(self._out) or any(seat.jobs for seat in self._seats) or self._draw()
+
+    def _may_join(self, seat: _Seat[T]) -> bool:
+        """Whether the next task may go to ``seat``: one that may be deadly has no other beside it."""
+        return not seat.jobs or not any(job.alone for job in (self._waiting[0], *seat.jobs.values()))
 
     def _draw(self) -> bool:
         """Whether a task is waiting; one is drawn if none was."""
@@ -204,10 +209,12 @@ class _Crew(Generic[T, R]):
                 self._finish(job, self._ray.get(answer, timeout=PATIENCE_SECONDS))
             except self._ray.exceptions.RayError:
                 left.append(job)
-        if left:
+        for job in left:
+            job.alone = True
+        if len(left) == 1:  # of two, either may be why: the first one's report may have died with the worker
             left[0].deaths += 1
             if left[0].deaths > self._restarts:
-                job = left.pop(0)
+                job = left.pop()
                 self._out.append(self._lost(job.task, f"{job.deaths} workers died over it: {reason}"))
         self._waiting.extendleft(reversed(left))
         self._seat(0 if seat.starting is None else seat.deaths + 1)
