@@ -29,7 +29,7 @@ from timing import console, print_table
 
 from uncannyvalley.run.request import Request, make_work
 from uncannyvalley.study.driver import carry_out
-from uncannyvalley.study.ray_engine import RayEngine
+from uncannyvalley.study.engines.ray_engine import RayEngine
 from uncannyvalley.study.recording import make_folders
 from uncannyvalley.study.task import ATTACK, Report, Task, Walk, lost
 

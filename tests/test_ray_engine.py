@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from uncannyvalley.errors import InputError
-from uncannyvalley.study.ray_cluster import Cluster
-from uncannyvalley.study.ray_engine import RayEngine
+from uncannyvalley.study.engines.ray_cluster import Cluster
+from uncannyvalley.study.engines.ray_engine import RayEngine
 
 ray = pytest.importorskip("ray")
 
@@ -306,7 +306,7 @@ def test_missing_ray_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> No
 SCRIPT = """
 import json, os, signal, sys, time
 from pathlib import Path
-from uncannyvalley.study.ray_engine import RayEngine
+from uncannyvalley.study.engines.ray_engine import RayEngine
 
 folder, seconds = Path(sys.argv[1]), float(sys.argv[2])
 

@@ -27,11 +27,11 @@ from uncannyvalley.study import dataset as dataset_module
 from uncannyvalley.study.cells import walks_of
 from uncannyvalley.study.dataset import dataset_of
 from uncannyvalley.study.driver import carry_out
+from uncannyvalley.study.engines.serial import SerialEngine
 from uncannyvalley.study.folder import open_study
 from uncannyvalley.study.part import EVERYTHING, Part
 from uncannyvalley.study.recording import make_folders
 from uncannyvalley.study.results import FIGURES, results
-from uncannyvalley.study.serial import SerialEngine
 from uncannyvalley.study.worker import Worker
 
 SHARPNESS = "log_relative_sharpness"

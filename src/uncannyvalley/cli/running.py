@@ -80,6 +80,8 @@ def run(
     check_count("--retries", retries, 0)
     if overwrite and share.count > 1:
         raise InputError("--overwrite does not go with --part: it would delete what other parts have done")
+    if engine == "ray" and isinstance(place, Path):
+        place = place.absolute()  # workers may not be where this process is
     grid = read_grid(plan)
     cells = [_with(cell, batch_size, device) for cell in grid.cells()]
     walks = _walks(cells, place, bench, quiet=json)
@@ -129,7 +131,7 @@ def _engine(
 ) -> "Engine":
     from functools import partial
 
-    from uncannyvalley.study.serial import SerialEngine
+    from uncannyvalley.study.engines.serial import SerialEngine
     from uncannyvalley.study.task import lost
     from uncannyvalley.study.worker import Worker
 
@@ -140,7 +142,7 @@ def _engine(
                 raise InputError(f"{option} goes with --engine ray; the serial engine works in this process")
         return SerialEngine(Worker("serial", retries, bench))
     if name == "ray":
-        from uncannyvalley.study.ray_engine import RayEngine
+        from uncannyvalley.study.engines.ray_engine import RayEngine
 
         make = partial(Worker, "ray", retries)
         return RayEngine(make, lost, workers=workers, address=address, gpus=gpus)

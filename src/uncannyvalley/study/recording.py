@@ -13,8 +13,8 @@ from uncannyvalley.storing.files import write_bytes
 from uncannyvalley.storing.places import Place, place_of
 from uncannyvalley.study.cells import attacks_of, walks_of
 from uncannyvalley.study.driver import Outcome, carry_out
+from uncannyvalley.study.engines.serial import SerialEngine
 from uncannyvalley.study.part import EVERYTHING, Part
-from uncannyvalley.study.serial import SerialEngine
 from uncannyvalley.study.study_plan import StudyPlan
 from uncannyvalley.study.task import Walk
 from uncannyvalley.study.worker import Counter, Worker

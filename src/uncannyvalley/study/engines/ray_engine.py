@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from uncannyvalley.errors import InputError
-from uncannyvalley.study.ray_actor import Actor, Answer, in_words
-from uncannyvalley.study.ray_cluster import Cluster
+from uncannyvalley.study.engines.ray_actor import Actor, Answer, in_words
+from uncannyvalley.study.engines.ray_cluster import Cluster
 
 T = TypeVar("T")
 R = TypeVar("R")

@@ -1,0 +1,1 @@
+"""Who does the tasks: this process, or the processes of a Ray cluster."""
