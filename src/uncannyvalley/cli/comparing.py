@@ -80,12 +80,17 @@ def _open(folders: Sequence[str]) -> list["RunFolder"]:
     """The runs of these folders, checked: 2 to 12 different ones, each with a finished shard."""
     from uncannyvalley.study.folder import open_study
 
+    def refused(count: int) -> InputError:
+        return InputError(
+            f"compare takes 2 to {MOST_RUNS} run folders, got {count}; see uncanny phases for one run"
+        )
+
+    if len(folders) > MOST_RUNS:
+        raise refused(len(folders))
     _check_different(folders)
     runs = [one.run for folder in folders for one in open_study(folder).runs]
     if not 2 <= len(runs) <= MOST_RUNS:
-        raise InputError(
-            f"compare takes 2 to {MOST_RUNS} run folders, got {len(runs)}; see uncanny phases for one run"
-        )
+        raise refused(len(runs))
     for run in runs:
         _ = run.trajectory  # says now what is missing or broken
     return runs

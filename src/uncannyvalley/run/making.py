@@ -10,6 +10,7 @@ from uncannyvalley.run.folder import RunFolder
 from uncannyvalley.run.plan import PLAN_FILE, Plan
 from uncannyvalley.storing.files import WHOLE, CannotWrite, cannot_write, remove_scratch, write_bytes
 from uncannyvalley.storing.locks import LOCK, held
+from uncannyvalley.storing.parquet import intact_bytes, read_facts
 from uncannyvalley.storing.places import Place, is_local
 
 OURS = (
@@ -52,12 +53,29 @@ def run_folder(place: Place, plan: Plan, writer: str = WHOLE) -> RunFolder:
         if (place / PLAN_FILE).exists():
             plan = _agreeing(place, plan)
         else:
+            _check_shards(place, plan)
             _make(place)
             write_bytes(place / PLAN_FILE, plan.to_bytes(), writer)
         _make(place / "shards")
     except OSError as error:
         raise cannot_write(place, error) from error
     return RunFolder(place, plan, writer)
+
+
+def _check_shards(place: Place, plan: Plan) -> None:
+    """InputError where a folder without a plan holds shards of another run: they would be recorded over."""
+    folder = place / "shards"
+    for one in folder.iterdir() if folder.is_dir() else ():
+        try:
+            key = read_facts(intact_bytes(one), one).get("key")
+        except InputError:
+            continue
+        if key != plan.key:
+            raise InputError(
+                f"{place} holds shards of another run, whose plan.toml is missing; choose another folder, or replace it with "
+                "--overwrite"
+            )
+        return
 
 
 def _make(folder: Place) -> None:

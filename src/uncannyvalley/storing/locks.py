@@ -46,6 +46,8 @@ def _locked(lock: Path, kind: int, folder: Path, flags: int = os.O_RDWR | os.O_C
     try:
         try:
             fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+            if os.fstat(descriptor).st_ino != os.stat(lock).st_ino:
+                raise OSError("the lock was removed meanwhile, with the folder that it was in")
         except OSError as error:
             raise InputError(
                 f"another process is recording into {folder}; wait for it, or choose another folder"
