@@ -127,7 +127,7 @@ def main() -> None:
     plan = given.out / "plan.toml"
     plan.write_text(PLAN)
     draw = random.Random(given.seed)
-    print(f"{'killed':25}{'moment':>24}   {'last operation in the folder':48}{'after resuming'}")
+    print(f"{'killed':28}{'moment':>24}   {'last operation in the folder':60}{'after resuming'}")
     kills = wrong = 0
     for scenario in scenarios(plan, given.out / "place" / "run"):
         if given.only and not any(one in scenario.name for one in given.only):
@@ -143,7 +143,7 @@ def main() -> None:
                 verdict = "; ".join(faults) or "the same bits"
                 how = one.how if one.killed else f"ended before {one.how}"
                 after = verdict if number == len(deaths) else "resumed, and killed again"
-                print(f"{scenario.name:25}{how:>24}   {one.last:48}{after}", flush=True)
+                print(f"{scenario.name:28}{how:>24}   {one.last:60}{after}", flush=True)
         kills += done
     print(f"{kills} kills, {wrong} folders with a fault")
 
