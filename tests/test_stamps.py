@@ -1,5 +1,7 @@
 """Files that prove themselves: any flipped bit is noticed, in files, in manifests and in where they lie."""
 
+import errno
+import fcntl
 from pathlib import Path
 
 import pyarrow as pa
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 
 from uncannyvalley import InputError
 from uncannyvalley.storing.files import CannotWrite, remove_scratch, write_bytes
-from uncannyvalley.storing.locks import held
+from uncannyvalley.storing.locks import LOCK, held
 from uncannyvalley.storing.manifest import Manifest, manifest_name, manifests_of
 from uncannyvalley.storing.parquet import intact_bytes, read_facts, read_table, write_parquet
 from uncannyvalley.storing.places import place_of, presence
@@ -129,6 +131,29 @@ def test_parts_share_a_folder_and_a_whole_run_does_not(tmp_path: Path) -> None:
             with pytest.raises(InputError, match="another process is recording"), held(inside):
                 pass
     with held(tmp_path), pytest.raises(InputError, match="another process"), held(tmp_path, "1-of-2"):
+        pass
+
+
+def test_file_systems_without_locks_are_used_and_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def no_locks(descriptor: int, kind: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    with held(tmp_path):
+        assert "cannot be locked (No locks available)" in caplog.text
+
+
+def test_a_lock_that_went_with_its_folder_is_no_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = fcntl.flock
+
+    def late(descriptor: int, kind: int) -> None:
+        plain(descriptor, kind)
+        (tmp_path / "run" / LOCK).unlink()
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with pytest.raises(InputError, match="another process"), held(tmp_path / "run"):
         pass
 
 
