@@ -114,7 +114,10 @@ def _walks(cells: Sequence["Cell"], place: "Place", bench: "Workbench", quiet: b
         for cell in cells:
             # one cell: the folder is its run folder, as uncanny record writes it
             own = place if len(cells) == 1 else place / cell.place
-            found += walks_of(cell.request, own, bench, controls=cell.controls)
+            try:
+                found += walks_of(cell.request, own, bench, controls=cell.controls)
+            except InputError as error:
+                raise InputError(f"{cell.place}: {error}") from error
             if count:
                 count(1)
     return found
