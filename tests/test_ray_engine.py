@@ -246,9 +246,12 @@ class TestInOneCluster:
             with pytest.raises(OSError, match="cannot be read"):
                 list(reports)
         else:
+            # a process that a shell has put into the background ignores SIGINT
+            before = signal.signal(signal.SIGINT, signal.default_int_handler)
             threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
             with pytest.raises(KeyboardInterrupt):
                 list(reports)
+            signal.signal(signal.SIGINT, before)
         assert not wait_for_end(pids, 10)
         assert ray.is_initialized()
 
