@@ -7,7 +7,7 @@ from uncannyvalley.errors import InputError
 from uncannyvalley.run.folder import RunFolder, open_run
 from uncannyvalley.run.making import held_place, run_folder
 from uncannyvalley.run.plan import PLAN_FILE
-from uncannyvalley.run.request import Request
+from uncannyvalley.run.request import Request, control_runs
 from uncannyvalley.run.workbench import Workbench
 from uncannyvalley.storing.files import write_bytes
 from uncannyvalley.storing.places import Place, place_of
@@ -16,7 +16,7 @@ from uncannyvalley.study.driver import Outcome, carry_out
 from uncannyvalley.study.engines.serial import SerialEngine
 from uncannyvalley.study.part import EVERYTHING, Part
 from uncannyvalley.study.study_plan import StudyPlan
-from uncannyvalley.study.task import Walk
+from uncannyvalley.study.task import ATTACK, Walk
 from uncannyvalley.study.worker import Counter, Worker
 
 Progress = Callable[[str, int], Counter]
@@ -42,12 +42,14 @@ def recorded(
     workbench = workbench or Workbench()
     place = place_of(out)
     walks = walks_of(request, place, workbench, controls=controls)
+    plan, work = workbench.make(request)
+    works = {ATTACK: work} | {name: beside for name, _, beside in control_runs(plan, work)}
     counters: dict[Place, Counter] = {}
 
     def opened(walk: Walk, found: int, missing: int) -> None:
         if progress is not None and missing:
-            _, work = workbench.make(request)
-            rows = len(work.images) * missing // (found + missing) * work.rows_an_example
+            examples = len(work.images) * missing // (found + missing)
+            rows = examples * works[walk.name].rows_an_example
             counters[walk.place] = progress(walk.plan.attack.name, rows)
 
     with held_place(place, overwrite=overwrite):
