@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from uncannyvalley.cli.printing import console, print_table
+from uncannyvalley.cli.printing import console, print_table, shared_and_varying
 
 if TYPE_CHECKING:
     from uncannyvalley.study.estimate import CellEstimate
@@ -95,15 +95,13 @@ class Planned:
 def print_planned(planned: Planned) -> None:
     """A row a run, the sum, how long each share takes, and the next command."""
     groups = _groups(planned.runs)
-    first = groups[0][0]
-    axes = [axis for axis in first if len({labels[axis] for labels, _ in groups}) > 1]
+    alike, axes = shared_and_varying([labels for labels, _ in groups])
     rows = [[*(labels[axis] for axis in axes), *_cells(ones)] for labels, ones in groups]
     if len(rows) > 1:
         rows.append(["all", *[""] * (len(axes) - 1), *_cells(planned.runs)])
     header = [*axes, "images", "shards", "rows", "time", "disk"]
     print_table(_counted(len(planned.runs), "run"), header, rows, left=len(axes))
     console.print()
-    alike = ", ".join(f"{axis} {first[axis]}" for axis in first if axis not in axes)
     for line in [*([f"Every run: {alike}."] if alike else []), *_remarks(planned)]:
         console.print(line, style="dim", soft_wrap=True, markup=False)
     for name, seconds in planned.shares().items():

@@ -79,4 +79,10 @@ Compile = Annotated[
     bool, typer.Option("--compile", help="Also use torch.compile (needs a C++ compiler on CPUs).")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines instead of tables.")]
+StudyDir = Annotated[
+    str,
+    typer.Argument(
+        help="A folder that uncanny run or uncanny record wrote.", metavar="DIR", show_default=False
+    ),
+]
 RunDir = Annotated[str, typer.Argument(help="A folder that uncanny record wrote.", show_default=False)]

@@ -1,7 +1,6 @@
 """``uncanny plan``: what a plan file will run, how long that takes, and the script that spreads it over a cluster."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -70,8 +69,7 @@ def plan(
         )
     cells = read_grid(plan_file).cells()
     on_gpu = any(cell.request.device.startswith("cuda") for cell in cells)
-    if device is not None:
-        cells = [replace(cell, request=replace(cell.request, device=device)) for cell in cells]
+    cells = [cell.asking(device=device) for cell in cells]
     with aside.status("reading the plan") as status:
         found = estimate(cells, time=time, say=lambda what: status.update(f"timing {what}"))
     _check_parts(found, parts)

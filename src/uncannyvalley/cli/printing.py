@@ -1,7 +1,7 @@
 """How results look in a terminal."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +45,13 @@ def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]
     for row in rows:
         table.add_row(*map(Text, row))
     console.print(table)
+
+
+def shared_and_varying(labels: Sequence[Mapping[str, str]]) -> tuple[str, list[str]]:
+    """What all runs share, as "axis label, …", and the axes on which they differ."""
+    values = {axis: {str(one[axis]) for one in labels} for axis in labels[0]}
+    shared = ", ".join(f"{axis} {next(iter(found))}" for axis, found in values.items() if len(found) == 1)
+    return shared, [axis for axis, found in values.items() if len(found) > 1]
 
 
 def print_phases(summary: "PhaseSummary") -> None:

@@ -30,12 +30,7 @@ LEGEND = (
 
 
 def results(
-    folder: Annotated[
-        str,
-        typer.Argument(
-            help="A folder that uncanny run or uncanny record wrote.", metavar="DIR", show_default=False
-        ),
-    ],
+    folder: options.StudyDir,
     controls: Annotated[bool, typer.Option("--controls", help="Also a row for each control walk.")] = False,
     csv: Annotated[Path | None, typer.Option(help="Write the table as CSV.", show_default=False)] = None,
     parquet: Annotated[

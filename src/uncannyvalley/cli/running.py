@@ -3,7 +3,6 @@
 import shlex
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -83,7 +82,7 @@ def run(
     if engine == "ray" and isinstance(place, Path):
         place = place.absolute()  # workers may not be where this process is
     grid = read_grid(plan)
-    cells = [_with(cell, batch_size, device) for cell in grid.cells()]
+    cells = [cell.asking(batch_size=batch_size, device=device) for cell in grid.cells()]
     walks = _walks(cells, place, bench, quiet=json)
     worker = _engine(engine, bench, retries, address=address, workers=workers, gpus=gpus)
     with ExitStack() as hold:
@@ -95,13 +94,6 @@ def run(
             _draw(walks, bench, pages, json)
         _say(walks, place, outcome, share, json)
     say_failures(outcome)
-
-
-def _with(cell: "Cell", batch_size: int | None, device: str | None) -> "Cell":
-    """The cell with what this machine asks for instead."""
-    given = {"batch_size": batch_size, "device": device}
-    changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    return replace(cell, request=replace(cell.request, **changes))
 
 
 def _walks(cells: Sequence["Cell"], place: "Place", bench: "Workbench", quiet: bool) -> list["Walk"]:

@@ -12,15 +12,7 @@ if TYPE_CHECKING:
     from uncannyvalley.study.folder import StudyRun
 
 
-def show(
-    run_dir: Annotated[
-        str,
-        typer.Argument(
-            help="A folder that uncanny record or uncanny run wrote.", show_default=False, metavar="DIR"
-        ),
-    ],
-    json: options.Json = False,
-) -> None:
+def show(run_dir: options.StudyDir, json: options.Json = False) -> None:
     """Say what a run is, how far it came, and how its measures moved; or how far each run of a study came."""
     from uncannyvalley.study.folder import open_study
 

@@ -1,14 +1,13 @@
 """How the state of a study looks in a terminal."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from uncannyvalley.cli.printing import console, print_json, print_table
+from uncannyvalley.cli.printing import console, print_json, print_table, shared_and_varying
 
 if TYPE_CHECKING:
     from uncannyvalley.study.folder import Study
-    from uncannyvalley.study.progress import RunProgress
 
 MOST_ROWS = 200
 """Up to so many runs are listed one by one."""
@@ -32,12 +31,12 @@ def show_study(study: "Study", json: bool) -> None:
             {**about, "shards": shards, "done": done, "failed": errors, "seconds": seconds, "runs": runs}
         )
         return
-    shared, varying = _axes(found)
+    shared, varying = shared_and_varying([one.labels for one in found])
     rows = [
         [*(one.labels[axis] for axis in varying), one.state, f"{one.done}/{one.shards}", str(len(one.errors)), _rate(one.rate)]
         for one in found[:MOST_ROWS]
     ]  # fmt: skip
-    title = "; ".join([f"Study {study.path}", *([", ".join(shared)] if shared else [])])
+    title = "; ".join([f"Study {study.path}", *([shared] if shared else [])])
     print_table(title, [*varying, "state", "shards", "failed", "images/s"], rows, left=len(varying) + 1)
     if len(found) > MOST_ROWS:
         console.print(f"… and {len(found) - MOST_ROWS} more runs (--json lists all)")
@@ -47,13 +46,6 @@ def show_study(study: "Study", json: bool) -> None:
         soft_wrap=True,
     )
     print_errors(errors)
-
-
-def _axes(found: Sequence["RunProgress"]) -> tuple[list[str], list[str]]:
-    """What all runs share, as ``axis label``, and the axes on which they differ."""
-    labels = {axis: {one.labels[axis] for one in found} for axis in found[0].labels}
-    shared = [f"{axis} {next(iter(values))}" for axis, values in labels.items() if len(values) == 1]
-    return shared, [axis for axis, values in labels.items() if len(values) > 1]
 
 
 def _rate(rate: float | None) -> str:

@@ -1,7 +1,6 @@
 """``uncanny verify``: is every byte as it was written, and everything there?"""
 
 from contextlib import nullcontext
-from typing import Annotated
 
 import typer
 
@@ -9,15 +8,7 @@ from uncannyvalley.cli import options
 from uncannyvalley.cli.printing import aside, console, print_json
 
 
-def verify(
-    path: Annotated[
-        str,
-        typer.Argument(
-            help="A folder that uncanny run or uncanny record wrote.", metavar="DIR", show_default=False
-        ),
-    ],
-    json: options.Json = False,
-) -> None:
+def verify(path: options.StudyDir, json: options.Json = False) -> None:
     """Check every byte of a run or a study: one line for each fault, and exit code 1 where there is one."""
     from uncannyvalley.study.verifying import verify
 

@@ -56,6 +56,11 @@ def is_local(place: Place) -> bool:
     return isinstance(place, Path)
 
 
+def below(place: Place, root: Place) -> str:
+    """Where ``place`` lies below ``root``, with slashes; "" where it is the same."""
+    return str(place)[len(str(root)) :].strip("/")
+
+
 def presence(folder: Place) -> Callable[[str], bool]:
     """Whether a name is in ``folder``: asked millions of times, for which path objects are slow."""
     if is_local(folder):

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from uncannyvalley.run.folder import RunFolder
+from uncannyvalley.run.plan import shard_name
 from uncannyvalley.study.folder import StudyRun
 
 
@@ -49,12 +49,9 @@ def progress_of(one: StudyRun) -> RunProgress:
             errors |= {
                 f"{run.path}/shards/{name}": failure["error"] for name, failure in listed.failed.items()
             }
-            timed = [(name, entry["seconds"]) for name, entry in listed.shards.items() if entry["seconds"]]
-            seconds += sum(time for _, time in timed)
-            examples += sum(_examples(run, name) for name, _ in timed)
+            for number in run.numbers(block):
+                entry = listed.shards.get(shard_name(number))
+                if entry is not None and entry["seconds"]:
+                    rows = run.plan.shard_rows(number)
+                    seconds, examples = seconds + entry["seconds"], examples + rows.stop - rows.start
     return RunProgress(one.labels, shards, done, errors, examples, seconds)
-
-
-def _examples(run: RunFolder, name: str) -> int:
-    rows = run.plan.shard_rows(int(name.removeprefix("part-").removesuffix(".parquet")))
-    return rows.stop - rows.start

@@ -10,7 +10,7 @@ from uncannyvalley.run.plan import PLAN_FILE
 from uncannyvalley.run.request import Request, control_runs
 from uncannyvalley.run.workbench import Workbench
 from uncannyvalley.storing.files import write_bytes
-from uncannyvalley.storing.places import Place, place_of
+from uncannyvalley.storing.places import Place, below, place_of
 from uncannyvalley.study.cells import attacks_of, walks_of
 from uncannyvalley.study.driver import Outcome, carry_out
 from uncannyvalley.study.engines.serial import SerialEngine
@@ -72,7 +72,7 @@ def make_folders(grid: str, walks: Sequence[Walk], out: Place, part: Part = EVER
 
     A study may grow: a plan that holds all runs of the one in the folder, and more, takes its place.
     """
-    cells = {_below(walk.place, out): walk.plan.key for walk in attacks_of(walks)}
+    cells = {below(walk.place, out): walk.plan.key for walk in attacks_of(walks)}
     if list(cells) == [""]:  # one cell: the folder is its run folder, as uncanny record writes it
         return
     plan, there = StudyPlan(grid, cells), None
@@ -83,10 +83,6 @@ def make_folders(grid: str, walks: Sequence[Walk], out: Place, part: Part = EVER
         write_bytes(out / PLAN_FILE, plan.to_bytes(), part.writer)
     for walk in walks:
         run_folder(walk.place, walk.plan, part.writer)
-
-
-def _below(place: Place, out: Place) -> str:
-    return str(place)[len(str(out)) :].strip("/")
 
 
 def _check_growth(out: Place, there: StudyPlan | None, plan: StudyPlan) -> None:

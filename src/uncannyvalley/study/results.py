@@ -15,6 +15,7 @@ from uncannyvalley.analysis.walked import Walked
 from uncannyvalley.run.folder import RunFolder
 from uncannyvalley.run.plan import shard_name
 from uncannyvalley.run.request import doubts_of
+from uncannyvalley.storing.places import below
 from uncannyvalley.study.dataset import WALK, Recorded, recorded_walks
 from uncannyvalley.study.folder import Study
 from uncannyvalley.study.task import ATTACK
@@ -115,7 +116,7 @@ def _state(study: Study, run: RunFolder) -> dict[str, Any]:
     return {
         "state": "complete" if len(done) == count else f"{len(done)} of {count} shards",
         "shards": count, "shards_done": len(done), "failed": len(run.manifest().failed),
-        "folder": str(run.path)[len(str(study.path)) :].strip("/") or ".",
+        "folder": below(run.path, study.path) or ".",
         "rows": sum(entry["rows"] for entry in done), "seconds": sum(entry["seconds"] for entry in done),
     }  # fmt: skip
 

@@ -43,6 +43,11 @@ class Cell:
     request: Request
     controls: bool
 
+    def asking(self, **options: Any) -> "Cell":
+        """The same cell with other options of its request; those that are None stay as they are."""
+        changes = {name: value for name, value in options.items() if value is not None}
+        return replace(self, request=replace(self.request, **changes))
+
     @property
     def place(self) -> str:
         """Its folder in the study, with hive partitions: "model=demo/data=digits/attack=pgd/measures=all/seed=0"."""
