@@ -2,9 +2,7 @@
 
 import errno
 import os
-import resource
 import shutil
-import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from folders import ONE, PLAN, differences, files, tiny_network, uncanny, verify_lines
+from full_disk import no_file_grows_beyond
 from uncannyvalley import InputError
 from uncannyvalley.run.folder import open_run
 from uncannyvalley.storing.stamp import MARK, stamp
@@ -91,14 +90,8 @@ def test_a_disk_that_fills_up_at_any_point(made: Made, tmp_path: Path, name: str
 @pytest.mark.parametrize("limit", [600, 14_000])
 def test_files_that_cannot_grow(made: Made, tmp_path: Path, name: str, limit: int) -> None:
     """A full disk where nothing can be mounted: files of more than ``limit`` bytes are refused."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
-    try:
+    with no_file_grows_beyond(limit):
         said = uncanny(*made.command(tmp_path / name), code=2).output
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        signal.signal(signal.SIGXFSZ, ignored)
     assert "cannot write" in said
     assert not [one for one in files(tmp_path) if ".tmp" in one]
     is_mended(made, tmp_path / name)

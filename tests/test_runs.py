@@ -2,11 +2,9 @@
 
 import errno
 import os
-import resource
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +14,7 @@ import pytest
 import torch
 
 import uncannyvalley as uv
+from full_disk import no_file_grows_beyond
 from uncannyvalley import InputError, data, zoo
 from uncannyvalley.run import recorder
 from uncannyvalley.run.folder import open_run
@@ -189,21 +188,8 @@ def test_edited_plans_and_folders_that_cannot_be_written(request_: Request, tmp_
         run_it(request_, Path("/proc/run"))
 
 
-@pytest.fixture
-def small_disk() -> Iterator[None]:
-    """Files of more than 20 kB cannot be written: the full disk of a test."""
-    import signal
-
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    signal.signal(signal.SIGXFSZ, ignored)
-
-
-def test_a_full_disk_leaves_nothing_half_written(request_: Request, tmp_path: Path, small_disk: None) -> None:
-    with pytest.raises(InputError, match=os.strerror(errno.EFBIG)):
+def test_a_full_disk_leaves_nothing_half_written(request_: Request, tmp_path: Path) -> None:
+    with no_file_grows_beyond(20_000), pytest.raises(InputError, match=os.strerror(errno.EFBIG)):
         run_it(replace(request_, steps=60, shard_examples=10), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
