@@ -1,4 +1,4 @@
-"""The one error that users see, and the nearest known name for a mistyped one."""
+"""The one error that users see, the nearest known name for a mistyped one, and what another error says in one line."""
 
 import difflib
 from collections.abc import Iterable
@@ -17,3 +17,8 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> InputError:
     nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     hint = f"; did you mean {nearest[0]!r}?" if nearest else "."
     return InputError(f"unknown {kind} {name!r}{hint} Known: {', '.join(names)}")
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message; its type where it has none."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
+from uncannyvalley.errors import first_line
 from uncannyvalley.find_head import tensor_of
 from uncannyvalley.head import Head
 
@@ -167,7 +168,7 @@ def prepare_body(
                     torch.autograd.grad(logits.sum(), images, allow_unused=True)
             difference = largest_difference(logits.detach(), expected)
         except Exception as error:  # whatever a preparation breaks, the plain network still works
-            return f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+            return f"{type(error).__name__}: {first_line(error)}"
         if not torch.equal(images, given):
             return "it would overwrite the images"
         equal = difference <= tolerance_of(rows.dtype)

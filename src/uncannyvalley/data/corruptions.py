@@ -6,7 +6,7 @@ import numpy as np
 
 from uncannyvalley.data.images import Images, as_labels
 from uncannyvalley.data.paths import existing, leading_folder
-from uncannyvalley.errors import InputError, unknown_name
+from uncannyvalley.errors import InputError, first_line, unknown_name
 
 SEVERITIES = 5
 
@@ -76,5 +76,5 @@ def _mapped(file: Path) -> np.ndarray:
         return np.load(file, mmap_mode="r", allow_pickle=False)
     except Exception as error:  # headers, truncation and pickles fail as many types
         raise InputError(
-            f"{file.name} cannot be read as npy ({str(error).splitlines()[0]}); it may be truncated: fetch it again"
+            f"{file.name} cannot be read as npy ({first_line(error)}); it may be truncated: fetch it again"
         ) from error

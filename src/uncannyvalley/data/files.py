@@ -7,7 +7,7 @@ import numpy as np
 
 from uncannyvalley.data.decoding import decode_all
 from uncannyvalley.data.images import Images, as_labels
-from uncannyvalley.errors import InputError
+from uncannyvalley.errors import InputError, first_line
 
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm")
 
@@ -21,7 +21,7 @@ def from_parquet(path: Path) -> Images:
         table = pq.read_table(path)
     except (pa.ArrowException, OSError) as error:
         raise InputError(
-            f"{path.name} cannot be read as Parquet ({str(error).splitlines()[0]}); it may be truncated: fetch it again"
+            f"{path.name} cannot be read as Parquet ({first_line(error)}); it may be truncated: fetch it again"
         ) from error
     image_columns = [
         f.name for f in table.schema if pa.types.is_struct(f.type) and f.type.get_field_index("bytes") >= 0
@@ -57,7 +57,7 @@ def from_npz(path: Path) -> Images:
             stored = {name: arrays[name] for name in arrays.files}
     except Exception as error:  # zip, header and pickle faults come as many types
         raise InputError(
-            f"{path.name} cannot be read as npz ({str(error).splitlines()[0]}); write it with np.savez(path, x=…, y=…)"
+            f"{path.name} cannot be read as npz ({first_line(error)}); write it with np.savez(path, x=…, y=…)"
         ) from error
     if not {"x", "y"} <= stored.keys():
         raise InputError(f"{path.name} must hold arrays x and y; it holds {', '.join(stored) or 'nothing'}")

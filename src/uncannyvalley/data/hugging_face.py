@@ -10,7 +10,7 @@ from uncannyvalley.data.decoding import decode_all
 from uncannyvalley.data.images import Images, as_labels
 from uncannyvalley.data.packages import need
 from uncannyvalley.data.paths import leading_folder
-from uncannyvalley.errors import InputError, unknown_name
+from uncannyvalley.errors import InputError, first_line, unknown_name
 
 _PLAIN_LABELS = ("label", "labels")
 """Columns of plain integers that are labels by their name."""
@@ -32,7 +32,7 @@ def from_hub(text: str) -> Images:
     except InputError:
         raise
     except Exception as error:  # the library, its file systems and its cache raise many types
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         raise InputError(
             f"data set {str(name)!r} cannot be loaded ({reason}). Check the name, and the network for a first "
             "download; a folder must hold what save_to_disk wrote, or Parquet files like data/test-00000.parquet"

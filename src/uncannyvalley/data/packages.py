@@ -3,7 +3,7 @@
 import importlib
 from types import ModuleType
 
-from uncannyvalley.errors import InputError
+from uncannyvalley.errors import InputError, first_line
 
 BESIDE_TORCHVISION = (
     "it needs a torchvision that was built for the installed torch; with the CPU build of torch from another "
@@ -21,6 +21,6 @@ def need(module: str, wanted_for: str, install: str) -> ModuleType:
     try:
         return importlib.import_module(module)
     except (ImportError, RuntimeError, OSError, AttributeError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         package = module.partition(".")[0]
         raise InputError(f"{wanted_for} needs the package {package} ({reason}): {install}") from error

@@ -9,7 +9,7 @@ import numpy as np
 from uncannyvalley.data.decoding import as_array, stack
 from uncannyvalley.data.images import Images, as_labels
 from uncannyvalley.data.packages import BESIDE_TORCHVISION, need
-from uncannyvalley.errors import InputError, unknown_name
+from uncannyvalley.errors import InputError, first_line, unknown_name
 
 
 def from_torchvision(text: str) -> Images:
@@ -61,7 +61,7 @@ def _build(build: Any, name: str, root: Path) -> Any:
         try:
             return build(str(root), **part, **settings)
         except Exception as error:  # each of its classes checks its files in its own way
-            reason = reason or (str(error).strip() or type(error).__name__).splitlines()[0]
+            reason = reason or first_line(error)
     raise InputError(
         f"torchvision's {name} cannot be read from {str(root)!r} ({reason}); put its files there, nothing is downloaded"
     )

@@ -13,7 +13,7 @@ from torch.autograd.function import BackwardCFunction
 
 from uncannyvalley.derivatives.passes import Traced, logits_at
 from uncannyvalley.derivatives.sites import Site
-from uncannyvalley.errors import InputError
+from uncannyvalley.errors import InputError, first_line
 from uncannyvalley.splitting import SplitModel
 
 _PIECEWISE_LINEAR = frozenset(
@@ -125,6 +125,5 @@ def second_derivative(total: Tensor, at: Tensor, *, again: bool = False) -> Tens
             total, at, create_graph=again, retain_graph=True, allow_unused=True, materialize_grads=True
         )
     except RuntimeError as error:
-        first_line = str(error).strip().splitlines()[0]
-        raise _no_second_derivative(first_line) from error
+        raise _no_second_derivative(first_line(error)) from error
     return result

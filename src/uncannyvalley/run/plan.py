@@ -9,7 +9,7 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from uncannyvalley import __version__
-from uncannyvalley.errors import InputError
+from uncannyvalley.errors import InputError, first_line
 from uncannyvalley.storing.places import Place
 from uncannyvalley.storing.stamp import BLANK, is_intact, stamp
 
@@ -131,7 +131,7 @@ class Plan(_Part):
         except FileNotFoundError as error:
             raise InputError(f"{path.parent} is no run folder: it has no {path.name}") from error
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, ValidationError) as error:
-            raise InputError(f"{path} cannot be read ({str(error).splitlines()[0]}): {DAMAGED}") from error
+            raise InputError(f"{path} cannot be read ({first_line(error)}): {DAMAGED}") from error
         if key != plan.key or not is_intact(content):
             raise InputError(f"{path} was damaged, or edited after the run: {DAMAGED}")
         return plan

@@ -15,7 +15,7 @@ from uncannyvalley.analysis.smoothness import diagnose
 from uncannyvalley.checks import check_count, check_labels
 from uncannyvalley.data import Images
 from uncannyvalley.derivatives.layer_measures import with_layers
-from uncannyvalley.errors import InputError, unknown_name
+from uncannyvalley.errors import InputError, first_line, unknown_name
 from uncannyvalley.measures import resolve
 from uncannyvalley.observing import chosen_measures
 from uncannyvalley.recording import check_target, choose_batch_size
@@ -108,8 +108,9 @@ def _device(name: str) -> torch.device:
         device = torch.device(name)
         torch.zeros(1, device=device, dtype=torch.float64)  # measures are summed in float64
     except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
-        first_line = str(error).splitlines()[0]
-        raise InputError(f"device {name!r} cannot be used here ({first_line}); try --device cpu") from error
+        raise InputError(
+            f"device {name!r} cannot be used here ({first_line(error)}); try --device cpu"
+        ) from error
     return device
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from uncannyvalley.errors import InputError
+from uncannyvalley.errors import InputError, first_line
 from uncannyvalley.storing.files import WHOLE, write_whole
 from uncannyvalley.storing.places import Place
 from uncannyvalley.storing.stamp import BLANK, is_intact, stamp_file
@@ -83,7 +83,7 @@ def read_table(content: bytes, place: Place) -> pa.Table:
     try:
         return pq.read_table(pa.BufferReader(content), page_checksum_verification=True)
     except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{place} cannot be read ({str(error).splitlines()[0]})") from error
+        raise InputError(f"{place} cannot be read ({first_line(error)})") from error
 
 
 def read_facts(content: bytes, place: Place) -> dict[str, Any]:
@@ -92,4 +92,4 @@ def read_facts(content: bytes, place: Place) -> dict[str, Any]:
         metadata = pq.read_metadata(pa.BufferReader(content))
         return json.loads(metadata.metadata[b"facts"]) | {"rows": metadata.num_rows}
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{place} is no shard of a run ({str(error).splitlines()[0]})") from error
+        raise InputError(f"{place} is no shard of a run ({first_line(error)})") from error

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from uncannyvalley.errors import InputError
+from uncannyvalley.errors import InputError, first_line
 
 
 @runtime_checkable
@@ -47,7 +47,7 @@ def place_of(text: "str | Place") -> Place:
         place = UPath(text)
         _ = place.fs
     except (ValueError, ImportError, OSError) as error:
-        raise InputError(f"{text} cannot be opened ({str(error).splitlines()[0]})") from error
+        raise InputError(f"{text} cannot be opened ({first_line(error)})") from error
     return place
 
 

@@ -9,7 +9,7 @@ import pyarrow.dataset as ds
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
-from uncannyvalley.errors import InputError
+from uncannyvalley.errors import InputError, first_line
 from uncannyvalley.run.folder import RunFolder
 from uncannyvalley.storing.places import Place, is_local
 from uncannyvalley.study.folder import Study
@@ -117,7 +117,7 @@ def _unified(recorded: Iterable[tuple[Recorded, list[Place]]]) -> pa.Schema:
         return pa.unify_schemas(_with_equal_lists(list(found.values())), promote_options="default")
     except pa.ArrowException as error:
         raise InputError(
-            f"runs of this study have columns of one name and different types ({str(error).splitlines()[0]}); open them one by one"
+            f"runs of this study have columns of one name and different types ({first_line(error)}); open them one by one"
         ) from error
 
 
@@ -145,7 +145,7 @@ def _read_schema(place: Place) -> pa.Schema:
     try:
         return pq.read_schema(_path(place), filesystem=_file_system(place))
     except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{place} cannot be read ({str(error).splitlines()[0]})") from error
+        raise InputError(f"{place} cannot be read ({first_line(error)})") from error
 
 
 def _file_system(place: Place) -> pafs.FileSystem:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import tomli_w
 
 from uncannyvalley import __version__
-from uncannyvalley.errors import InputError
+from uncannyvalley.errors import InputError, first_line
 from uncannyvalley.run.plan import DAMAGED
 from uncannyvalley.storing.places import Place
 from uncannyvalley.storing.stamp import BLANK, is_intact, stamp
@@ -69,5 +69,5 @@ class StudyPlan:
             TypeError,
             ValueError,
         ) as error:
-            raise InputError(f"{path} cannot be read ({str(error).splitlines()[0]})") from error
+            raise InputError(f"{path} cannot be read ({first_line(error)})") from error
         return plan

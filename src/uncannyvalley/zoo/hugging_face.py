@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from uncannyvalley.data.packages import need
-from uncannyvalley.errors import InputError
+from uncannyvalley.errors import InputError, first_line
 from uncannyvalley.zoo.input_transform import InputTransform, Resizing, WithInputTransform, prove_equal
 from uncannyvalley.zoo.named import Named, known_arguments
 
@@ -45,7 +45,7 @@ def from_hub(name: str, arguments: Mapping[str, str], pretrained: bool) -> Named
     except InputError:
         raise
     except Exception as error:  # the hub, the files and the configuration fail as many types
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         raise InputError(
             f"model {source!r} cannot be loaded ({reason}). Check the name, and the network for a first download; "
             "a folder must hold what save_pretrained wrote: config.json, model.safetensors and "

@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from uncannyvalley.data.packages import BESIDE_TORCHVISION, need
-from uncannyvalley.errors import InputError
+from uncannyvalley.errors import InputError, first_line
 from uncannyvalley.zoo.digits_network import cache_folder
 from uncannyvalley.zoo.input_transform import InputTransform, Resizing, WithInputTransform, prove_equal
 from uncannyvalley.zoo.named import Named, known_arguments
@@ -112,7 +112,7 @@ def _clear_errors(spec: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         raise InputError(
             f"model {spec!r} cannot be loaded ({type(error).__name__}: {reason}). Check the name, and the network "
             "for a first download"

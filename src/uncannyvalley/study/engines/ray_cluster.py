@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import Any
 
 from uncannyvalley.data.packages import need
-from uncannyvalley.errors import InputError
+from uncannyvalley.errors import InputError, first_line
 
 OBJECT_STORE_BYTES = 80 * 2**20
 """Ray takes no less than 75 MiB; tasks and reports travel beside it."""
@@ -85,7 +85,7 @@ class Cluster:
         try:
             self.ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         except (ConnectionError, RuntimeError, ValueError, ImportError) as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            reason = first_line(error)
             raise InputError(
                 f"the Ray cluster at {address!r} cannot be joined ({reason}). Start one with 'ray start --head'; if it "
                 "asks for a token, set RAY_AUTH_MODE=token. Without an address, and with RAY_ADDRESS unset, Ray runs "
