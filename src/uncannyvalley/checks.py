@@ -16,7 +16,8 @@ def check_images(x: object) -> Float[Tensor, "n ..."]:
     Raises InputError for anything else.
     """
     if isinstance(x, np.ndarray):
-        x = torch.from_numpy(x)
+        # torch takes neither negative strides nor arrays that cannot be written to
+        x = torch.from_numpy(np.require(x, requirements=("C", "W")))
     if not isinstance(x, Tensor):
         raise InputError(f"x must be a float tensor of images in [0, 1], got {type(x).__name__}")
     if not x.is_floating_point():
@@ -45,24 +46,27 @@ def check_images(x: object) -> Float[Tensor, "n ..."]:
 
 def check_labels(y: object, count: int, classes: int | None = None, name: str = "y") -> Int[Tensor, "n"]:
     """``y`` as int64 (count,) with values in [0, classes); InputError otherwise."""
-    if isinstance(y, np.ndarray):
+    if (
+        isinstance(y, np.ndarray) and y.dtype.kind in "iu"
+    ):  # anything else holds no class numbers, and is refused below
         y = torch.from_numpy(y)
     if not isinstance(y, Tensor) or y.is_floating_point() or y.dtype == torch.bool or y.is_complex():
-        came = f"{y.dtype} tensor" if isinstance(y, Tensor) else type(y).__name__
+        came = f"{y.dtype} {type(y).__name__}" if isinstance(y, (Tensor, np.ndarray)) else type(y).__name__
         raise InputError(f"{name} must be an int64 tensor of class numbers, got {came}")
     if y.dim() != 1 or len(y) != count:
         raise InputError(
             f"{name} must have one class for each of the {count} images, got shape {tuple(y.shape)}"
         )
+    y = y.detach().long()
     if count == 0:
-        return y.detach().long()
+        return y
     lowest, highest = y.min().item(), y.max().item()
     if lowest < 0 or (classes is not None and highest >= classes):
         limit = f"0 to {classes - 1}" if classes is not None else "0 and above"
         raise InputError(
             f"{name} must hold classes {limit}, got values from {lowest} to {highest}; check the label order"
         )
-    return y.detach().long()
+    return y
 
 
 def check_ids(ids: Sequence[int] | Tensor | None, count: int) -> list[int]:

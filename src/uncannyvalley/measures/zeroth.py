@@ -64,7 +64,8 @@ def _log_entropy(probe: Probe) -> Float[Tensor, "n"]:
     """
     softmax = probe.softmax
     weights, log_scale = softmax.weights, softmax.log_scale
-    surprise = torch.xlogy(weights, weights) + weights * log_scale[:, None]
+    # not xlogy: its slope at the top class's weight 0 is infinite, and attacks follow this
+    surprise = weights * (weights.clamp(min=torch.finfo(weights.dtype).tiny).log() + log_scale[:, None])
     odds = (-softmax.gap).exp() * softmax.weight_sum
     ratio = torch.where(odds > 0, torch.log1p(odds) / odds, 1.0)
     own = ratio * softmax.weight_sum  # p_t · log1p(u) / (p_t e^{-gap}), as e^m = p_t e^{-gap}

@@ -95,13 +95,14 @@ def load_model(request: Request, images: Images) -> tuple[SplitModel, str]:
     net = zoo.load(request.model, request.model_arguments, weights=request.weights)
     model = split(
         net, images[: min(8, len(images))], request.head, prepare=request.prepare, compile=request.compile,
-        device=_device(request.device), dtype=None if request.dtype is None else DTYPES[request.dtype],
+        device=device_of(request.device), dtype=None if request.dtype is None else DTYPES[request.dtype],
     )  # fmt: skip
     check_labels(images.labels, len(images), model.classes)
     return model, zoo.fingerprint(net)
 
 
-def _device(name: str) -> torch.device:
+def device_of(name: str) -> torch.device:
+    """The device of that name; "auto": a GPU where there is one. InputError where it cannot be used."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
