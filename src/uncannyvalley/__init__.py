@@ -12,7 +12,7 @@ Names are imported when first used, so that ``import uncannyvalley`` does not im
 import importlib
 from typing import Any
 
-__version__ = "0.4.0"
+__version__ = "0.5.0"
 
 _HOMES = {
     "split": "splitting",
@@ -31,6 +31,8 @@ _HOMES = {
     "lipschitz_bound": "theory.lipschitz",
     "sampled_lipschitz": "theory.lipschitz",
     "attacked_radius": "theory.attacked",
+    "ImageDetector": "detect.image_detector",
+    "SharpnessDetector": "detect.sharpness_detector",
     "open_run": "run.folder",
     "open_study": "study.folder",
     "dataset_of": "study.dataset",
