@@ -10,6 +10,7 @@ from uncannyvalley.cli import (
     checking,
     comparing,
     demonstrating,
+    detecting,
     listing,
     measuring,
     planning,
@@ -43,6 +44,7 @@ app.command("certify")(guarded(bounding.certify))
 app.command("bound")(guarded(bounding.bound))
 app.command("check")(guarded(checking.check))
 app.command("list")(guarded(listing.list_names))
+app.add_typer(detecting.detect, name="detect")
 
 
 def _print_version(wanted: bool) -> None:
