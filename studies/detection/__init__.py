@@ -1,0 +1,1 @@
+"""What `studies/detection.py` is made of: attacked images, features, detectors, tables."""
