@@ -1,14 +1,11 @@
 """How well a detector does, as a figure and a page: ROC curves on log axes, tables, doubts, provenance."""
 
-import base64
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import matplotlib
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -17,6 +14,7 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from uncannyvalley.report.comparison import COLOURS, LINES
 from uncannyvalley.report.figures import INK, STYLE
+from uncannyvalley.report.html import from_template
 
 SMALLEST_RATES = (1e-1, 1e-2)
 """Where the axis of true-positive rates may begin; rates below the last are drawn at the edge: a logarithm has no zero."""
@@ -149,14 +147,4 @@ def _legend(axes: Axes, panel: RocPanel) -> None:
 
 def render_detection(page: DetectionPage) -> str:
     """The page as HTML that works from disk, offline."""
-    environment = Environment(
-        loader=PackageLoader("uncannyvalley.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    # As an image, the figure's ids and styles cannot meet the page's.
-    encoded = base64.b64encode(page.figure_svg.encode()).decode()
-    figure = Markup(f"data:image/svg+xml;base64,{encoded}")
-    return environment.get_template("detection.html.j2").render(page=page, figure=figure)
+    return from_template("detection.html.j2", page)
