@@ -14,7 +14,7 @@ from recorded_columns import NAMES, recorded
 from uncannyvalley import SharpnessDetector
 from uncannyvalley.detect.recipes import recipe_of
 from uncannyvalley.detect.serving.martingale import DENSITIES, STAKES, Martingale
-from uncannyvalley.detect.serving.monitor import Monitor, Rate
+from uncannyvalley.detect.serving.monitor import LiveRate, Monitor
 from uncannyvalley.detect.serving.ranks import CELLS, Ranks, cell_of
 from uncannyvalley.errors import InputError
 
@@ -175,7 +175,7 @@ def test_a_saved_monitor_goes_on_as_if_it_had_never_stopped(tmp_path: object) ->
     assert first.state() == second.state()
     assert second.alarm
     assert (second.flag_rate, second.false_positive_rate) == (
-        first.flag_rate, Rate.of(1, 1, 0.1),
+        first.flag_rate, LiveRate.of(1, 1, 0.1),
     )  # fmt: skip
     assert json.loads(json.dumps(second.state())) == json.loads(json.dumps(first.state()))
     unused = Monitor.restored(json.loads(json.dumps(Monitor(seed=3).state())))
@@ -194,8 +194,8 @@ def test_rates_are_those_of_the_window_with_exact_intervals() -> None:
     clean = monitor.false_positive_rate
     assert (clean.images, clean.flagged, clean.low, clean.is_above_promise) == (100, 0, 0.0, False)
     assert clean.high == pytest.approx(1 - 0.025 ** (1 / 100))
-    assert (Rate.of(0, 0, 0.05).low, Rate.of(0, 0, 0.05).high) == (0.0, 1.0)
-    assert Rate.of(3, 3, 0.05).high == 1.0
+    assert (LiveRate.of(0, 0, 0.05).low, LiveRate.of(0, 0, 0.05).high) == (0.0, 1.0)
+    assert LiveRate.of(3, 3, 0.05).high == 1.0
 
 
 def test_threads_lose_no_score() -> None:

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.stats import beta
 
 from uncannyvalley.checks import check_count
 from uncannyvalley.detect.conformal import check_fpr
+from uncannyvalley.detect.evaluation.rates import clopper_pearson
 from uncannyvalley.detect.image_detector import ImageDetector
 from uncannyvalley.detect.serving.martingale import Martingale
 from uncannyvalley.detect.serving.ranks import Ranks, is_score
@@ -27,7 +27,7 @@ FEWEST_REMEMBERED = 20
 
 
 @dataclass(frozen=True)
-class Rate:
+class LiveRate:
     """Share of flagged images among the last ones, with its Clopper-Pearson interval at 95 %, beside the promise.
 
     The interval holds at one moment; who looks a hundred times will see it miss about five times.
@@ -40,11 +40,8 @@ class Rate:
     promised: float
 
     @classmethod
-    def of(cls, flagged: int, images: int, promised: float, coverage: float = 0.95) -> "Rate":
-        outside = (1 - coverage) / 2
-        low = float(beta.ppf(outside, flagged, images - flagged + 1)) if flagged else 0.0
-        high = float(beta.ppf(1 - outside, flagged + 1, images - flagged)) if flagged < images else 1.0
-        return cls(images, flagged, low, high, promised)
+    def of(cls, flagged: int, images: int, promised: float) -> "LiveRate":
+        return cls(images, flagged, *clopper_pearson(flagged, images), promised)
 
     @property
     def share(self) -> float:
@@ -158,12 +155,12 @@ class Monitor:
         return self._martingale.leading if self.alarm else None
 
     @property
-    def flag_rate(self) -> Rate:
+    def flag_rate(self) -> LiveRate:
         """Of the last ``window`` images: false positives and true ones together."""
         return self._rate(self._flags)
 
     @property
-    def false_positive_rate(self) -> Rate:
+    def false_positive_rate(self) -> LiveRate:
         """Of the last ``window`` images that somebody knew to be clean."""
         return self._rate(self._clean_flags)
 
@@ -228,9 +225,9 @@ class Monitor:
         if self.rang_at is None and wealth >= -np.log(self.delta):
             self.rang_at = self.seen
 
-    def _rate(self, flags: deque[bool]) -> Rate:
+    def _rate(self, flags: deque[bool]) -> LiveRate:
         with self._lock:
-            return Rate.of(sum(flags), len(flags), self.fpr)
+            return LiveRate.of(sum(flags), len(flags), self.fpr)
 
 
 def _checked(score: object) -> float:
