@@ -81,7 +81,8 @@ class ImageDetector:
         Without ``calibration`` x_clean is split in two halves by the seed, and ``notes`` says so: then *all* of x_clean
         must be images that the network was not trained on.
 
-        Raises InputError for images out of range, and for too few of them, with the number needed.
+        Raises InputError for images out of range, for too few of them, with the number needed, and where most calibration
+        images are also among x_clean.
         """
         images = clean_images(x_clean, calibration, self.fpr, self.seed)
         x, notes = images.fitted, list(images.notes)
