@@ -3,10 +3,9 @@
 import json
 from pathlib import Path
 
-import jaxtyping
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
-from uncannyvalley.cli.detecting import detect
+from folders import uncanny
 
 CLEAN = 270
 """Digits that detectors are fitted and calibrated on; the others are held out."""
@@ -14,15 +13,7 @@ CLEAN = 270
 
 def run(*arguments: str | Path, code: int = 0) -> Result:
     """``uncanny detect`` without a process of its own."""
-    jaxtyping.config.update("jaxtyping_disable", True)  # the shape hook cannot read typer's annotations
-    try:
-        ended = CliRunner().invoke(detect, [str(one) for one in arguments])
-    finally:
-        jaxtyping.config.update("jaxtyping_disable", False)
-    if ended.exception is not None and not isinstance(ended.exception, SystemExit):
-        raise ended.exception
-    assert ended.exit_code == code, ended.output
-    return ended
+    return uncanny("detect", *arguments, code=code)
 
 
 def fit_demo(place: Path) -> dict:

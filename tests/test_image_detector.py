@@ -12,25 +12,12 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 
 import uncannyvalley as uv
+from detector_cases import INNER, REMEMBERING, WALKING, images, recipe
 from uncannyvalley import ImageDetector, InputError, zoo
-from uncannyvalley.detect.questions import Question
 from uncannyvalley.detect.recipes import LARGEST_BUDGET, MOVES, Recipe, recipe_of
 from uncannyvalley.probe import Prober
 from uncannyvalley.splitting import split
 from uncannyvalley.types import OBJECTIVE_GRAD
-
-
-def images(count: int, *shape: int, seed: int = 0) -> Tensor:
-    return torch.rand(count, *(shape or (1, 6, 6)), generator=torch.Generator().manual_seed(seed))
-
-
-def recipe(*columns: str) -> Recipe:
-    return Recipe("of a test", columns, (Question("all", dict.fromkeys(columns, 1.0)),))
-
-
-WALKING = recipe("log_odds@climb2", "rise@climb1", "log_odds@descent1")
-INNER = recipe("log_odds", "inner_sharpness@3")
-REMEMBERING = recipe("log_mahalanobis", "log_local_dimension", "travel@noise2")
 
 
 def test_the_signature_is_pinned() -> None:

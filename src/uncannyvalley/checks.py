@@ -46,9 +46,7 @@ def check_images(x: object) -> Float[Tensor, "n ..."]:
 
 def check_labels(y: object, count: int, classes: int | None = None, name: str = "y") -> Int[Tensor, "n"]:
     """``y`` as int64 (count,) with values in [0, classes); InputError otherwise."""
-    if (
-        isinstance(y, np.ndarray) and y.dtype.kind in "iu"
-    ):  # anything else holds no class numbers, and is refused below
+    if isinstance(y, np.ndarray) and y.dtype.kind in "iu":  # others hold no class numbers
         y = torch.from_numpy(y)
     if not isinstance(y, Tensor) or y.is_floating_point() or y.dtype == torch.bool or y.is_complex():
         came = f"{y.dtype} {type(y).__name__}" if isinstance(y, (Tensor, np.ndarray)) else type(y).__name__
