@@ -254,7 +254,7 @@ def test_names_that_are_none(spec: str, says: str) -> None:
 
 def test_the_list_of_kinds_is_complete() -> None:
     kinds = {form.partition(":")[0] for form in zoo.KINDS}
-    assert kinds == {"demo", "path/to/file.py", *zoo._LOADERS}
+    assert kinds == {"demo", "path/to/file.py", "path/to/fitted", *zoo._LOADERS}
     assert all(zoo.KINDS.values())
 
 

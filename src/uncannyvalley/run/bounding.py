@@ -74,7 +74,7 @@ def model_of_run(run: RunFolder, spec: str | None, arguments: dict[str, str]) ->
     Code is executed only where the user names it, so a run of FILE.py needs ``spec`` again.
     """
     plan = run.plan.model
-    if spec is None and ".py:" in plan.spec:
+    if spec is None and zoo.runs_code(plan.spec, plan.arguments):
         raise InputError(
             f"the run was recorded with --model {plan.spec}; name it again with --model (and its --model-arg): code is run "
             "only where you name it"

@@ -1,6 +1,5 @@
 """The demo network: a small CNN for scikit-learn's digits, trained once and kept in a cache."""
 
-import itertools
 import os
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import torch
 from torch import nn
 
 from uncannyvalley import data
+from uncannyvalley.zoo.families.small import small_cnn
 
 DEMO_RECIPE = "digits-cnn-1"
 """Names the demo network's cached weights; changes whenever the recipe below does."""
@@ -15,12 +15,7 @@ DEMO_RECIPE = "digits-cnn-1"
 
 def demo_network(width: int = 16) -> nn.Sequential:
     """A small ReLU CNN for 1 x 8 x 8 digits, untrained: six convolutions, average pooling, linear head."""
-    channels = [1, width, width, 2 * width, 2 * width, 2 * width, 2 * width]
-    layers: list[nn.Module] = []
-    for depth, (before, after) in enumerate(itertools.pairwise(channels)):
-        stride = 2 if after > before and depth > 0 else 1
-        layers += [nn.Conv2d(before, after, 3, stride, padding=1), nn.BatchNorm2d(after), nn.ReLU()]
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2 * width, 10))
+    return small_cnn(width / 16, classes=10, channels=1)
 
 
 def cache_folder() -> Path:

@@ -123,8 +123,10 @@ def _stored(path: str, text: str) -> NetworkName:
         raise InputError(
             f"{Path(path).name} does not say which network it was fitted to; give it with --model"
         )
+    from uncannyvalley import zoo
+
     name = NetworkName.read(text)
-    if ".py" in name.spec:
+    if zoo.runs_code(name.spec, name.arguments):
         raise InputError(
             f"{Path(path).name} was fitted to a network of a Python file, which is run only where you name it yourself: "
             f"--model {text}"
