@@ -58,8 +58,15 @@ def project(
 
 
 def random_point(probe: Probe, draws: Draws, eps: float, norm: str) -> Float[Tensor, "n ..."]:
-    """A uniform draw from the ball around the clean point, clipped to [0, 1]."""
-    clean, shape = probe.clean, probe.clean.shape[1:]
+    """A uniform draw from the ball around the probe's clean point, clipped to [0, 1]."""
+    return random_in_ball(probe.clean, draws, eps, norm)
+
+
+def random_in_ball(
+    clean: Float[Tensor, "n ..."], draws: Draws, eps: float, norm: str
+) -> Float[Tensor, "n ..."]:
+    """A uniform draw from the ball around each image, clipped to [0, 1]."""
+    shape = clean.shape[1:]
     if norm == "linf":
         moved = eps * (2 * draws.uniform(shape).to(clean) - 1)
         return (clean + moved).clamp_(0, 1)
