@@ -13,6 +13,7 @@ import tomli_w
 from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
+from plan_texts import NAME, refusal_of
 from uncannyvalley.adversaries import ADVERSARIES
 from uncannyvalley.attacks import ATTACKS
 from uncannyvalley.errors import InputError
@@ -27,16 +28,11 @@ DOCS = Path(__file__).resolve().parents[1] / "docs"
 
 
 def grid_of(text: str, folder: Path = Path("nowhere")) -> Grid:
-    return parse_grid(textwrap.dedent(text), "PLAN.toml", folder)
+    return parse_grid(textwrap.dedent(text), NAME, folder)
 
 
 def refused(text: str) -> list[str]:
-    """The lines of the refusal, without the file's name."""
-    with pytest.raises(InputError) as caught:
-        grid_of(text)
-    lines = str(caught.value).split("\n")
-    assert all(line.startswith("PLAN.toml:") for line in lines)
-    return [line.removeprefix("PLAN.toml:") for line in lines]
+    return refusal_of(lambda: grid_of(text))
 
 
 def test_a_plan_of_one_line_is_what_record_does_by_default() -> None:

@@ -12,7 +12,7 @@ Names are imported when first used, so that ``import uncannyvalley`` does not im
 import importlib
 from typing import Any
 
-__version__ = "0.5.0"
+__version__ = "0.6.0"
 
 _HOMES = {
     "split": "splitting",
@@ -31,19 +31,22 @@ _HOMES = {
     "lipschitz_bound": "theory.lipschitz",
     "sampled_lipschitz": "theory.lipschitz",
     "attacked_radius": "theory.attacked",
+    "valley_floor": "theory.cosine_floor",
     "ImageDetector": "detect.image_detector",
     "SharpnessDetector": "detect.sharpness_detector",
     "open_run": "run.folder",
     "open_study": "study.folder",
     "dataset_of": "study.dataset",
     "results": "study.results",
-    "verify": "study.verifying",
+    "verify": "train.verifying",
+    "fit": "train.fitting",
+    "Recipe": "train.recipe",
     "InputError": "errors",
     "Attack": "types",
     "Measure": "types",
     "Probe": "types",
 }
-_ROOMS = ("adversaries", "attacks", "measures", "objectives")
+_ROOMS = ("adversaries", "attacks", "data", "measures", "objectives", "zoo")
 
 __all__ = ["__version__", *_HOMES, *_ROOMS]
 

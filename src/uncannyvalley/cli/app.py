@@ -18,6 +18,7 @@ from uncannyvalley.cli import (
     results,
     running,
     showing,
+    training,
     verifying,
 )
 from uncannyvalley.cli.guard import guarded
@@ -32,6 +33,7 @@ app = typer.Typer(
 )
 app.command("demo")(guarded(demonstrating.demo))
 app.command("record")(guarded(recorder.record))
+app.command("train")(guarded(training.train))
 app.command("plan")(guarded(planning.plan))
 app.command("run")(guarded(running.run))
 app.command("show")(guarded(showing.show))

@@ -1,4 +1,4 @@
-"""``uncanny list``: attacks, measures, quantities, models and data by name."""
+"""``uncanny list``: attacks, measures, quantities, objectives, models and data by name."""
 
 from collections.abc import Callable
 from typing import Annotated
@@ -12,11 +12,12 @@ from uncannyvalley.errors import unknown_name
 
 def list_names(
     what: Annotated[
-        str, typer.Argument(help="attacks, measures, quantities, models or data.", show_default=False)
+        str,
+        typer.Argument(help="attacks, measures, quantities, objectives, models or data.", show_default=False),
     ],
     json: options.Json = False,
 ) -> None:
-    """List the attacks, the measures at the head, the quantities of any layer, or the forms of --model and --data."""
+    """List attacks, measures at the head, quantities of any layer, training objectives, or the forms of --model and --data."""
     if what not in _LISTS:
         raise unknown_name("list", what, _LISTS)
     title, header, rows = _LISTS[what]()
@@ -59,6 +60,17 @@ def _quantities() -> Listed:
     return "Quantities of any layer", ["name", "order", "unit", "formula"], rows
 
 
+def _objectives() -> Listed:
+    from uncannyvalley.train.objectives import KINDS
+
+    rows = [[name, what] for name, what in KINDS.items()]
+    return (
+        "Objectives (those with a + join any other)",
+        ["name", "what it descends, its arguments and passes"],
+        rows,
+    )
+
+
 def _models() -> Listed:
     from uncannyvalley import zoo
 
@@ -72,5 +84,6 @@ def _data() -> Listed:
 
 
 _LISTS: dict[str, Callable[[], Listed]] = {
-    "attacks": _attacks, "measures": _measures, "quantities": _quantities, "models": _models, "data": _data,
+    "attacks": _attacks, "measures": _measures, "quantities": _quantities, "objectives": _objectives,
+    "models": _models, "data": _data,
 }  # fmt: skip

@@ -38,8 +38,8 @@ def with_more(text: str | None, more: list[str]) -> list[str] | None:
 Model = Annotated[
     str,
     typer.Option(
-        help="demo, hf:ORG/NAME or hf:FOLDER, family:NAME, path/to/file.py:callable (the file is run), or any of: "
-        "uncanny list models."
+        help="demo, a folder that uncanny train wrote, hf:ORG/NAME or hf:FOLDER, family:NAME, path/to/file.py:callable "
+        "(the file is run), or any of: uncanny list models."
     ),
 ]
 Weights = Annotated[
@@ -82,7 +82,9 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines inst
 StudyDir = Annotated[
     str,
     typer.Argument(
-        help="A folder that uncanny run or uncanny record wrote.", metavar="DIR", show_default=False
+        help="A folder that uncanny run, uncanny record or uncanny train wrote.",
+        metavar="DIR",
+        show_default=False,
     ),
 ]
 RunDir = Annotated[str, typer.Argument(help="A folder that uncanny record wrote.", show_default=False)]

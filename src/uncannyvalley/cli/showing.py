@@ -1,5 +1,6 @@
 """``uncanny show`` and ``uncanny phases``: what a run folder holds, and what it says."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -12,10 +13,23 @@ if TYPE_CHECKING:
     from uncannyvalley.study.folder import StudyRun
 
 
-def show(run_dir: options.StudyDir, json: options.Json = False) -> None:
-    """Say what a run is, how far it came, and how its measures moved; or how far each run of a study came."""
+def show(
+    run_dir: Annotated[
+        str,
+        typer.Argument(
+            help="A folder that uncanny run, record or train wrote.", metavar="DIR", show_default=False
+        ),
+    ],
+    json: options.Json = False,
+) -> None:
+    """Say what a run or a training is, how far it came, and how its measures moved; or how far each of several came."""
+    from uncannyvalley.cli.training.showing import show_trainings
     from uncannyvalley.study.folder import open_study
+    from uncannyvalley.train.plan import trainings_in
 
+    if (trainings := trainings_in(Path(run_dir))) is not None:
+        show_trainings(run_dir, trainings, json)
+        return
     study = open_study(run_dir)
     if study.plan is None:
         _show_run(study.runs[0], json)

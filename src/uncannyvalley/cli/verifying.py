@@ -9,8 +9,8 @@ from uncannyvalley.cli.printing import aside, console, print_json
 
 
 def verify(path: options.StudyDir, json: options.Json = False) -> None:
-    """Check every byte of a run or a study: one line for each fault, and exit code 1 where there is one."""
-    from uncannyvalley.study.verifying import verify
+    """Check every byte of a run, a study or trainings: one line for each fault, and exit code 1 where there is one."""
+    from uncannyvalley.train.verifying import verify
 
     with nullcontext() if json else aside.status("Reading every file …"):
         faults = [fault.message for fault in verify(path)]

@@ -7,13 +7,15 @@ from typing import Any
 
 from uncannyvalley.study.plan_file.faults import Fault
 from uncannyvalley.study.plan_file.labels import label_of
-from uncannyvalley.study.plan_file.paths import found_data, found_model, found_path
+from uncannyvalley.study.plan_file.paths import FILE_ARGUMENT, found_data, found_model, found_path, is_fitted
 from uncannyvalley.study.plan_file.values import One, Table, shown
 
 ARGUMENT = "arguments."
 """What stands before the names of arguments among settings."""
 
-_FOUND = {"model": found_model, "data": found_data, "weights": found_path}
+_FOUND = {
+    "model": found_model, "weights": found_path, "data": found_data, "validation": found_data, "test": found_data,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,17 @@ def choices_of(tables: Sequence[Table], key: str, folder: Path, faults: list[Fau
     return tuple(choice for _, _, choice in found.values())
 
 
+def spelled_out(choices: Mapping[str, Sequence[Choice]], axes: Mapping[str, str]) -> dict[str, list[Any]]:
+    """Key of a table → the points of its axis, each a table of its own with its label as its name."""
+    return {
+        key: [
+            {"name": one.label, **one.options} | ({"arguments": one.arguments} if one.arguments else {})
+            for one in choices[axis]
+        ]
+        for key, axis in axes.items()
+    }
+
+
 def _points(table: Table, folder: Path) -> Iterator[tuple[dict[str, Any], Choice]]:
     """Settings as they were written, and the point they make."""
     name = getattr(table, "name", None)
@@ -61,6 +74,8 @@ def _points(table: Table, folder: Path) -> Iterator[tuple[dict[str, Any], Choice
         found = {
             key: _FOUND[key](value, folder) if key in _FOUND else value for key, value in written.items()
         }
+        if FILE_ARGUMENT in found and is_fitted(found["model"]):
+            found[FILE_ARGUMENT] = found_model(found[FILE_ARGUMENT], folder)
         yield written, Choice(label_of(written, name, spread), found)
 
 

@@ -1,29 +1,17 @@
 """What is wrong with a plan file, all of it at once, each with its line."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ValidationError
 
 from uncannyvalley.errors import InputError, unknown_name
-from uncannyvalley.study.plan_file.attacks import AttackTable
 from uncannyvalley.study.plan_file.lines import Location, lines_of
-from uncannyvalley.study.plan_file.tables import (
-    SEED_TAGS,
-    DataTable,
-    MeasuresTable,
-    ModelTable,
-    PlanTable,
-    SeedRange,
-)
 from uncannyvalley.study.plan_file.values import Misfits, shown
 
 MOST_FAULTS = 10
 """Faults that are shown; the rest are counted."""
-
-TABLES: dict[str, type[BaseModel]] = {
-    "models": ModelTable, "data": DataTable, "attacks": AttackTable, "measures": MeasuresTable, "seeds": SeedRange,
-}  # fmt: skip
 
 EXPECTED = {
     "int_type": "a whole number", "float_type": "a number", "finite_number": "a finite number", "string_type": "text in quotes",
@@ -33,13 +21,22 @@ EXPECTED = {
 }  # fmt: skip
 """pydantic's types of errors → what was expected."""
 
-MISSING = {
-    "model": 'name one, as model = "demo" or model = "my_model.py:build"',
-    "data": 'name them, as data = "digits" or data = "parquet:images.parquet"',
-    "attack": 'name one, as attack = "pgd"',
-    "measures": 'list them, as measures = ["loss", "margin"]',
-    "count": "say how many, as {first = 0, count = 100}",
-}
+SEED_TAGS = ("a list of seeds", "a range of seeds")
+"""What pydantic writes into the place of a fault among the seeds."""
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """What may stand in a kind of plan file.
+
+    plan     the table of the whole file
+    tables   key → table of what stands under it, each a list; seeds among them
+    missing  key → what to do where a table lacks it
+    """
+
+    plan: type[BaseModel]
+    tables: Mapping[str, type[BaseModel]]
+    missing: Mapping[str, str]
 
 
 class Fault(NamedTuple):
@@ -78,7 +75,7 @@ def _said(content: dict[str, Any], fault: Fault) -> tuple[str, str]:
     return (f"{where.removeprefix('.')}: " if where else ""), fault.message
 
 
-def faults_of(error: ValidationError, content: dict[str, Any]) -> list[Fault]:
+def faults_of(error: ValidationError, content: dict[str, Any], sheet: Sheet) -> list[Fault]:
     """The faults that pydantic found in ``content``, in our words."""
     found = []
     for one in error.errors(include_url=False):
@@ -86,7 +83,7 @@ def faults_of(error: ValidationError, content: dict[str, Any]) -> list[Fault]:
         parts = (
             raised.faults
             if isinstance(raised, Misfits)
-            else [((), _message(one, _in_file(location, content)))]
+            else [((), _message(one, _in_file(location, content), sheet))]
         )
         found += [Fault(_in_file((*location, *within), content), message) for within, message in parts]
     return found
@@ -101,17 +98,17 @@ def _in_file(location: Location, content: dict[str, Any]) -> Location:
     return location
 
 
-def _message(error: Any, location: Location) -> str:
+def _message(error: Any, location: Location, sheet: Sheet) -> str:
     kind, got, last = error["type"], error["input"], location[-1] if location else ""
     if kind == "value_error":
         return str(error["ctx"]["error"])
     if kind == "extra_forbidden":
-        return _unknown_key(location)
+        return _unknown_key(location, sheet)
     if kind == "missing":
-        return f"{last} is missing; {MISSING[str(last)]}"
+        return f"{last} is missing; {sheet.missing[str(last)]}"
     if kind == "too_short":
         return "the list is empty; leave the key out for its default"
-    if kind == "list_type" and isinstance(got, dict) and last in TABLES:
+    if kind == "list_type" and isinstance(got, dict) and last in sheet.tables:
         return f"expected a list of tables; write [[{last}]] with two brackets"
     if kind == "list_type" and last == "seeds":
         return f"expected a list, as [0, 1, 2], or {{first = 0, count = 100}}; got {shown(got)}"
@@ -120,16 +117,18 @@ def _message(error: Any, location: Location) -> str:
     return f"expected {EXPECTED[kind].format(**error.get('ctx', {}))}, got {shown(got)}"
 
 
-def _unknown_key(location: Location) -> str:
+def _unknown_key(location: Location, sheet: Sheet) -> str:
     """Most keys that are not known stand in another table than their author thinks: TOML's tables end at the next header."""
     key, inside = str(location[-1]), str(location[0])
     if len(location) == 1:
         homes = [
-            f"[[{name}]]" for name, table in TABLES.items() if name != "seeds" and key in table.model_fields
+            f"[[{name}]]"
+            for name, table in sheet.tables.items()
+            if name != "seeds" and key in table.model_fields
         ]
         if homes:
             return f"{key} is no key of the whole plan but of {' or '.join(homes)}"
-        return str(unknown_name("key", key, PlanTable.model_fields))
-    if key in PlanTable.model_fields:
+        return str(unknown_name("key", key, sheet.plan.model_fields))
+    if key in sheet.plan.model_fields:
         return f"{key} is a key of the whole plan, not of [[{inside}]]: write it above the first table"
-    return str(unknown_name("key", key, TABLES[inside].model_fields))
+    return str(unknown_name("key", key, sheet.tables[inside].model_fields))

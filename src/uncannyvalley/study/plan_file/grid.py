@@ -8,23 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import tomli_w
-from pydantic import ValidationError
 
 from uncannyvalley.adversaries import ADVERSARIES
-from uncannyvalley.errors import InputError
 from uncannyvalley.measures import resolve
 from uncannyvalley.run.request import Request
-from uncannyvalley.study.plan_file.choices import Choice, choices_of
-from uncannyvalley.study.plan_file.faults import Fault, faults_of, refusal
-from uncannyvalley.study.plan_file.lines import read_toml
-from uncannyvalley.study.plan_file.tables import ALL, OWN_MEASURES, PlanTable, SeedRange
+from uncannyvalley.study.plan_file.choices import Choice, spelled_out
+from uncannyvalley.study.plan_file.labels import folder_of
+from uncannyvalley.study.plan_file.reading import read_content, read_text, spanned, validated
+from uncannyvalley.study.plan_file.tables import ALL, OWN_MEASURES, STUDY, PlanTable
 
 AXES = ("model", "data", "attack", "measures", "seed")
 
 TABLE_AXES = {"models": "model", "data": "data", "attacks": "attack", "measures": "measures"}
 """Tables of a plan file → the axes that they span."""
-
-MOST_CELLS = 1_000_000
 
 OPTIONS = ("keep_images", "keep", "every", "batch_size", "dtype", "device", "prepare", "compile")
 """Options of a plan that hold for all runs, called as in a request."""
@@ -51,7 +47,7 @@ class Cell:
     @property
     def place(self) -> str:
         """Its folder in the study, with hive partitions: "model=demo/data=digits/attack=pgd/measures=all/seed=0"."""
-        return "/".join(f"{axis}={label}" for axis, label in self.labels.items())
+        return folder_of(self.labels)
 
 
 @dataclass(frozen=True)
@@ -69,7 +65,7 @@ class Grid:
 
     @property
     def seeds(self) -> Sequence[int]:
-        return _seeds(self.plan)
+        return self.plan.all_seeds
 
     @property
     def shard_size(self) -> int:
@@ -113,22 +109,11 @@ class Grid:
         Read again, from any folder, it spans the same cells.
         """
         given = self.plan.model_dump(include={"seeds", "shard_size", "controls", *OPTIONS}, exclude_none=True)
-        return given | {
-            key: [
-                {"name": one.label, **one.options} | ({"arguments": one.arguments} if one.arguments else {})
-                for one in self.choices[axis]
-            ]
-            for key, axis in TABLE_AXES.items()
-        }
+        return given | spelled_out(self.choices, TABLE_AXES)
 
     def to_toml(self) -> str:
         """``to_dict`` as the text of a plan file."""
         return tomli_w.dumps(self.to_dict())
-
-
-def _seeds(plan: PlanTable) -> Sequence[int]:
-    given = plan.seeds
-    return range(given.first, given.first + given.count) if isinstance(given, SeedRange) else given
 
 
 def _measures(names: list[str], attack: str) -> list[str] | None:
@@ -146,19 +131,7 @@ def read_grid(path: Path) -> Grid:
     Raises InputError for a file that can't be read, and one for all faults of its content, a line for each:
     "PLAN.toml:14: attacks[2].eps: expected a number or a fraction like 8/255, got 'big'".
     """
-    if path.is_dir():
-        raise InputError(f"{path} is a folder; expected a plan file, as {path / 'plan.toml'}")
-    try:
-        content = path.read_bytes()
-        text = content.decode("utf-8-sig")  # editors of some systems begin files with a mark
-    except FileNotFoundError as error:
-        raise InputError(f"plan file {str(path)!r} does not exist; check the path") from error
-    except UnicodeDecodeError as error:
-        line = content[: error.start].count(b"\n") + 1
-        raise InputError(f"{path}:{line}: this is no UTF-8 text; save the plan as UTF-8") from error
-    except OSError as error:
-        raise InputError(f"plan file {str(path)!r} cannot be read: {error.strerror or error}") from error
-    return parse_grid(text, str(path), path.absolute().parent)
+    return parse_grid(read_text(path), str(path), path.absolute().parent)
 
 
 def parse_grid(text: str, name: str, folder: Path) -> Grid:
@@ -166,20 +139,7 @@ def parse_grid(text: str, name: str, folder: Path) -> Grid:
 
     Raises InputError for all faults of its content at once, as ``read_grid`` does.
     """
-    content = read_toml(text, name)
-    if not content:
-        raise InputError(f'{name}:1: the plan is empty; the shortest one is attacks = ["pgd"]')
-    try:
-        plan = PlanTable.model_validate(content, context={OWN_MEASURES: ".py" in str(content.get("models"))})
-    except ValidationError as error:
-        raise refusal(name, text, content, faults_of(error, content)) from error
-    count = math.prod(sum(table.size() for table in getattr(plan, key)) for key in TABLE_AXES)
-    count *= len(_seeds(plan))
-    if count > MOST_CELLS:
-        too_many = f"the grid has {count} runs, at most {MOST_CELLS} are possible; split the plan"
-        raise refusal(name, text, content, [Fault((), too_many)])
-    faults: list[Fault] = []
-    choices = {axis: choices_of(getattr(plan, key), key, folder, faults) for key, axis in TABLE_AXES.items()}
-    if faults:
-        raise refusal(name, text, content, faults)
-    return Grid(text, plan, choices)
+    content = read_content(text, name, 'attacks = ["pgd"]')
+    context = {OWN_MEASURES: ".py" in str(content.get("models"))}
+    plan = validated(PlanTable, STUDY, text, name, content, context)
+    return Grid(text, plan, spanned(plan, TABLE_AXES, text, name, content, folder))

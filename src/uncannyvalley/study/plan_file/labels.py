@@ -83,10 +83,26 @@ _WORDS: dict[str, Callable[[Any], str]] = {
     "every": lambda every: f"every_{every}",
     "keep": lambda kept: f"keep_{kept}",
     "measures": _measures,
+    "validation": lambda spec: f"validation_{_spec(spec)}",
+    "test": lambda spec: "",  # decides nothing of what is trained
+    "objective": safe,
+    "optimizer": str,
+    "schedule": str,
 }
 
 
 def _word(key: str, value: Any) -> str:
     if key in _WORDS:
         return _WORDS[key](value)
-    return f"{safe(key.removeprefix('arguments.'))}_{safe(value)}"
+    return f"{safe(key.removeprefix('arguments.'))}_{_text(value)}"
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return number(value) if isinstance(value, float) else safe(str(value))
+
+
+def folder_of(labels: Mapping[str, str]) -> str:
+    """Axis → label as hive partitions: "model=demo/data=digits/attack=pgd/measures=all/seed=0"."""
+    return "/".join(f"{axis}={label}" for axis, label in labels.items())

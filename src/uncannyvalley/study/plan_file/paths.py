@@ -3,6 +3,12 @@
 import os
 from pathlib import Path
 
+from uncannyvalley.zoo import KINDS
+from uncannyvalley.zoo.fitted import FILE, NETWORK_FILE
+
+FILE_ARGUMENT = f"arguments.{FILE}"
+"""The setting that names the Python file of a fitted network again."""
+
 WHOLE_PATHS = ("parquet", "npz", "folder")
 """Kinds of data that are nothing but a path."""
 
@@ -19,12 +25,20 @@ def found_path(text: str, folder: Path) -> str:
 
 
 def found_model(spec: str, folder: Path) -> str:
-    """A model's name with the path in it made absolute: that of FILE.py:CALLABLE, or of hf:FOLDER."""
+    """A model's name with the path in it made absolute: that of FILE.py:CALLABLE, of hf:FOLDER, or of a fitted network."""
     kind, _, rest = spec.partition(":")
     if kind == "hf":
         return f"hf:{_found_folder(rest, folder)}"
     file, colon, name = spec.rpartition(":")
-    return f"{found_path(file, folder)}{colon}{name}" if file.endswith(".py") else spec
+    if file.endswith(".py"):
+        return f"{found_path(file, folder)}{colon}{name}"
+    path = found_path(spec, folder)
+    return path if spec not in KINDS and is_fitted(path) else spec
+
+
+def is_fitted(path: str) -> bool:
+    """Whether ``path`` is a fitted network's file, or its folder."""
+    return os.path.isfile(path) if path.endswith(".safetensors") else os.path.isfile(f"{path}/{NETWORK_FILE}")
 
 
 def found_data(spec: str, folder: Path) -> str:

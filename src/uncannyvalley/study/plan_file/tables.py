@@ -1,5 +1,6 @@
 """The tables of a plan file, and what may stand in them."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from pydantic import (
@@ -16,6 +17,7 @@ from uncannyvalley.measures import available
 from uncannyvalley.run.plan import SHARD_EXAMPLES
 from uncannyvalley.run.request import Request
 from uncannyvalley.study.plan_file.attacks import AttackTable
+from uncannyvalley.study.plan_file.faults import SEED_TAGS, Sheet
 from uncannyvalley.study.plan_file.values import (
     Arguments,
     Count,
@@ -87,7 +89,7 @@ class SeedRange(Table):
     count: Annotated[int, Field(ge=1, le=MOST_SEEDS)]
 
 
-def _tables(main: str) -> BeforeValidator:
+def tables_of(main: str) -> BeforeValidator:
     """Names alone stand for tables with nothing else in them."""
 
     def expand(value: Any) -> Any:
@@ -102,42 +104,16 @@ def _tables(main: str) -> BeforeValidator:
     return BeforeValidator(expand)
 
 
-SEED_TAGS = ("a list of seeds", "a range of seeds")
-"""What pydantic writes into the place of a fault among the seeds."""
-
-
 Seeds = Annotated[
     Annotated[list[Seed], Field(min_length=1), Tag(SEED_TAGS[0])] | Annotated[SeedRange, Tag(SEED_TAGS[1])],
     Discriminator(lambda value: SEED_TAGS[isinstance(value, (dict, SeedRange))]),
 ]
 
 
-class PlanTable(Table):
-    """A whole plan file. Options that are not axes hold for all runs."""
+class SeededTable(Table):
+    """A whole plan file of any kind: one of its axes are seeds."""
 
     seeds: Seeds = Field(default_factory=lambda: [0])
-    shard_size: Count = SHARD_EXAMPLES
-    controls: bool = True
-    keep_images: Annotated[int, Field(ge=0)] = Request.keep_images
-    keep: Keep | None = None
-    every: Count = 1
-    batch_size: Count | None = None
-    dtype: Dtype | None = None
-    device: Text = "auto"
-    prepare: bool = True
-    compile: bool = False
-    models: Annotated[list[ModelTable], Field(min_length=1), _tables("model")] = Field(
-        default_factory=lambda: [ModelTable(model=["demo"])]
-    )
-    data: Annotated[list[DataTable], Field(min_length=1), _tables("data")] = Field(
-        default_factory=lambda: [DataTable(data=["digits"])]
-    )
-    attacks: Annotated[list[AttackTable], Field(min_length=1), _tables("attack")] = Field(
-        default_factory=lambda: [AttackTable(attack=["pgd"])]
-    )
-    measures: Annotated[list[MeasuresTable], Field(min_length=1), _tables("measures")] = Field(
-        default_factory=lambda: [MeasuresTable(measures=[ALL])]
-    )
 
     @field_validator("seeds")
     @classmethod
@@ -153,6 +129,38 @@ class PlanTable(Table):
             )
         return seeds
 
+    @property
+    def all_seeds(self) -> Sequence[int]:
+        given = self.seeds
+        return range(given.first, given.first + given.count) if isinstance(given, SeedRange) else given
+
+
+class PlanTable(SeededTable):
+    """The plan file of a study. Options that are not axes hold for all runs."""
+
+    shard_size: Count = SHARD_EXAMPLES
+    controls: bool = True
+    keep_images: Annotated[int, Field(ge=0)] = Request.keep_images
+    keep: Keep | None = None
+    every: Count = 1
+    batch_size: Count | None = None
+    dtype: Dtype | None = None
+    device: Text = "auto"
+    prepare: bool = True
+    compile: bool = False
+    models: Annotated[list[ModelTable], Field(min_length=1), tables_of("model")] = Field(
+        default_factory=lambda: [ModelTable(model=["demo"])]
+    )
+    data: Annotated[list[DataTable], Field(min_length=1), tables_of("data")] = Field(
+        default_factory=lambda: [DataTable(data=["digits"])]
+    )
+    attacks: Annotated[list[AttackTable], Field(min_length=1), tables_of("attack")] = Field(
+        default_factory=lambda: [AttackTable(attack=["pgd"])]
+    )
+    measures: Annotated[list[MeasuresTable], Field(min_length=1), tables_of("measures")] = Field(
+        default_factory=lambda: [MeasuresTable(measures=[ALL])]
+    )
+
     @model_validator(mode="after")
     def _go_with_all_attacks(self) -> "PlanTable":
         """Options for all runs that attacks of libraries can't have."""
@@ -164,3 +172,18 @@ class PlanTable(Table):
                 [((key,), f"{key} {why}; move it into the [[attacks]] that shall have it") for key in given]
             )
         return self
+
+
+STUDY = Sheet(
+    PlanTable,
+    {
+        "models": ModelTable, "data": DataTable, "attacks": AttackTable, "measures": MeasuresTable, "seeds": SeedRange,
+    },
+    {
+        "model": 'name one, as model = "demo" or model = "my_model.py:build"',
+        "data": 'name them, as data = "digits" or data = "parquet:images.parquet"',
+        "attack": 'name one, as attack = "pgd"',
+        "measures": 'list them, as measures = ["loss", "margin"]',
+        "count": "say how many, as {first = 0, count = 100}",
+    },
+)  # fmt: skip
