@@ -1,5 +1,6 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
+JOBS ?= 2
 
 .PHONY: demo test lint format clean
 
@@ -7,7 +8,7 @@ demo: .venv/installed  ## install, then show the uncanny valley on real digits
 	$(BIN)/uncanny demo
 
 test: .venv/installed  ## all tests; those on the shared networks skip where these are missing
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile
 
 lint: .venv/installed  ## style, types, and the layers of the house
 	$(BIN)/ruff check .

@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 from jaxtyping import install_import_hook
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # a process a core, so a thread a process, and what it starts
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 install_import_hook("uncannyvalley", "beartype.beartype")
 
 import torch  # noqa: E402
