@@ -16,7 +16,7 @@ from uncannyvalley import attacks, data
 from uncannyvalley.data.images import Images
 from uncannyvalley.errors import InputError
 from uncannyvalley.recording import record
-from uncannyvalley.train import batches, training
+from uncannyvalley.train import batches, loop
 from uncannyvalley.train.checkpoint import CHECKPOINT_FILE
 from uncannyvalley.train.evaluation import Accuracies
 from uncannyvalley.train.fitting import fit
@@ -155,7 +155,7 @@ def test_selection(digits: Images, monkeypatch: pytest.MonkeyPatch, selection: s
         weights.append(net[1].weight.clone())
         return Accuracies(*next(looks))
 
-    monkeypatch.setattr(training, "evaluate", look)
+    monkeypatch.setattr(loop, "evaluate", look)
     fitted = fit(linear(), digits, None, erm(), Recipe(epochs=4, batch_size=60, eps=0.1, selection=selection))
     assert fitted.best["epoch"] == epoch
     assert torch.equal(fitted.network[1].weight, weights[epoch - 1])

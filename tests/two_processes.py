@@ -11,11 +11,10 @@ import torch
 from torch import nn
 
 from uncannyvalley import data
-from uncannyvalley.train.fitted import Fitted
+from uncannyvalley.train.fitted import Fitted, Progress
 from uncannyvalley.train.fitting import fit
 from uncannyvalley.train.objectives import pgd_at, sam
 from uncannyvalley.train.recipe import Recipe
-from uncannyvalley.train.training import Progress
 
 RECIPE = Recipe(
     epochs=3, batch_size=40, learning_rate=0.1, eps=0.1, attack_steps=2, checkpoint_steps=4, checkpoint_every=None

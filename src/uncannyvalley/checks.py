@@ -1,6 +1,8 @@
 """Argument checks: every refusal names the argument, what was expected, what came, and what to do."""
 
+import math
 from collections.abc import Sequence
+from typing import TypeGuard
 
 import numpy as np
 import torch
@@ -8,6 +10,11 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from uncannyvalley.errors import InputError
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether ``value`` is a finite int or float; True and False are none."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def check_images(x: object) -> Float[Tensor, "n ..."]:

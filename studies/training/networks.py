@@ -10,7 +10,7 @@ from torch import nn
 
 from uncannyvalley import data, zoo
 from uncannyvalley.data import Images
-from uncannyvalley.train.plan_file import read_trainings
+from uncannyvalley.train.plan_file import TrainingCell, read_trainings
 
 PLANS = Path(__file__).parent / "plans"
 
@@ -61,13 +61,10 @@ class Trained:
         return zoo.load(str(self.folder))
 
 
-def finished(cache: Path, only: tuple[str, ...] = GRIDS) -> Iterator[Trained]:
+def finished(cache: Path) -> Iterator[Trained]:
     """Every finished training of the plans, plan by plan; those that are not there are left out."""
-    for grid in only:
-        path = PLANS / f"{grid}.toml"
-        if not path.exists():
-            continue
-        cells = read_trainings(path).cells()
+    for grid in GRIDS:
+        cells = planned_in(grid)
         for cell in cells:
             folder = cache / "networks" / grid / (cell.place if len(cells) > 1 else "")
             if all((folder / name).exists() for name in DONE):
@@ -76,13 +73,14 @@ def finished(cache: Path, only: tuple[str, ...] = GRIDS) -> Iterator[Trained]:
                 yield Trained(titled, cell.labels["data"], int(cell.labels["seed"]), folder)
 
 
+def planned_in(grid: str) -> list[TrainingCell]:
+    """The trainings of a plan."""
+    return read_trainings(PLANS / f"{grid}.toml").cells()
+
+
 def planned() -> int:
     """Trainings of all plans together."""
-    return sum(
-        len(read_trainings(PLANS / f"{grid}.toml").cells())
-        for grid in GRIDS
-        if (PLANS / f"{grid}.toml").exists()
-    )
+    return sum(len(planned_in(grid)) for grid in GRIDS)
 
 
 @lru_cache

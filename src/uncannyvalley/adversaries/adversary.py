@@ -1,11 +1,11 @@
 """A library's attack as one value: what it is called, what decides its path, and how to run it."""
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
+from uncannyvalley.checks import is_number
 from uncannyvalley.errors import InputError
 
 
@@ -60,7 +60,7 @@ def check_eps(name: str, eps: float | None, *, optional: bool) -> None:
     """Raise InputError unless ``eps`` is a radius, or None for an attack that looks for the nearest adversarial."""
     if eps is None and optional:
         return
-    if isinstance(eps, bool) or not isinstance(eps, (int, float)) or not math.isfinite(eps) or eps <= 0:
+    if not (is_number(eps) and eps > 0):
         also = ", or None: any adversarial counts" if optional else ""
         raise InputError(
             f"eps of {name} must be a finite number above 0 in units of the input's range [0, 1]{also}; got "
@@ -70,5 +70,5 @@ def check_eps(name: str, eps: float | None, *, optional: bool) -> None:
 
 def check_positive(name: str, value: float) -> None:
     """Raise InputError unless ``value`` is a finite number above 0."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
+    if not (is_number(value) and value > 0):
         raise InputError(f"{name} must be a finite number above 0, got {value!r}")

@@ -1,6 +1,5 @@
 """When an attack has what it wants: the label is wrong (or the target reached) by a margin."""
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +8,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from uncannyvalley import objectives
+from uncannyvalley.checks import is_number
 from uncannyvalley.errors import InputError
 from uncannyvalley.types import Probe
 
@@ -21,7 +21,7 @@ def fooled(probe: Probe, *, targeted: bool, by: float = 0.0) -> Bool[Tensor, "n"
 
 def check_finite(name: str, value: object, *, least: float = 0.0) -> float:
     """``value`` as a finite number of at least ``least``; InputError otherwise."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    if not is_number(value):
         raise InputError(f"{name} is a finite number, got {value!r}")
     if value < least:
         raise InputError(f"{name} must be at least {least:g}, got {value!r}")

@@ -17,6 +17,7 @@ from uncannyvalley.report.figures import ATTACK_COLOUR, CONTROL_COLOURS, INK, ST
 from uncannyvalley.report.html import from_template
 from uncannyvalley.storing.files import write_bytes
 from uncannyvalley.storing.places import Place
+from uncannyvalley.train.history import Row, selected_row
 
 FIGURE_FILE, PAGE_FILE = "training.png", "report.html"
 
@@ -45,8 +46,6 @@ DECADES = 30.0
 MARKED = 30
 """Up to so many epochs are marked by dots."""
 
-Row = Mapping[str, Any]
-
 
 @dataclass(frozen=True)
 class TrainingPage:
@@ -66,11 +65,6 @@ def parts_of(history: Sequence[Row]) -> list[str]:
     return [
         name for name in dict.fromkeys(key for row in history for key in row) if name not in OTHER_COLUMNS
     ]
-
-
-def selected_row(history: Sequence[Row]) -> Row:
-    """The row of the network that is kept: the last one that was selected."""
-    return next((row for row in reversed(history) if row["selected"]), history[-1])
 
 
 def draw_training(title: str, history: Sequence[Row], attack: str) -> Figure:

@@ -83,13 +83,18 @@ def shares(
         yield order[number * batch_size : (number + 1) * batch_size][rank::world]
 
 
+def held_out_count(count: int, share: float) -> int:
+    """How many of ``count`` images are held out."""
+    return round(share * count)
+
+
 def held_out(count: int, share: float, seed: int) -> tuple[Int[Tensor, "m"], Int[Tensor, "v"]]:
     """Rows to train on and rows to validate on, in their own order; which, the seed decides.
 
     Raises InputError where either would be empty although images are to be held out.
     """
     chosen = torch.randperm(count, generator=torch.Generator().manual_seed(keyed(seed, "validation")))
-    size = round(share * count)
+    size = held_out_count(count, share)
     if share > 0 and not 0 < size < count:
         raise InputError(
             f"a validation_share of {share:g} of {count} images leaves nothing to "

@@ -22,18 +22,14 @@ class TrainingEstimate:
 
 
 def estimate(training: Training, *, timed: bool = True) -> TrainingEstimate:
-    """Counts, and the seconds that they take on this machine on one device: the median of a few steps, and a look at a
-    few images, times their numbers.
+    """Counts, and the seconds that they take on this machine on one device: the mean of a few steps, and a look at a few
+    images, times their numbers.
 
     Writes nothing. Raises InputError for what training itself would refuse at its first step.
     """
     recipe = training.recipe
-    held_out = round(recipe.validation_share * len(training.images)) if training.validation is None else 0
-    steps_per_epoch = (len(training.images) - held_out) // recipe.batch_size
-    available = held_out if training.validation is None else len(training.validation)
-    seen = min(available, recipe.evaluation_examples)
+    steps, seen = training.steps, training.looked_at
     looks = -(-recipe.epochs // recipe.evaluate_every) if seen else 0
-    steps = recipe.epochs * steps_per_epoch
     if not timed or steps == 0:
         return TrainingEstimate(steps, looks, None)
     look = _seconds_of_a_look(training) * seen if looks else 0.0

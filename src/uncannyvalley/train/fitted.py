@@ -1,11 +1,15 @@
-"""What training returns."""
+"""What training tells on its way, and what it returns."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
 from uncannyvalley.storing.places import Place
+
+Progress = Callable[[int, int, dict[str, float]], None]
+"""Called with steps done, steps in all, and the losses of the last step."""
 
 
 @dataclass(frozen=True)

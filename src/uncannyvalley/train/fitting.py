@@ -1,6 +1,6 @@
 """``fit``: a network, images, an objective and a recipe → a trained network, in a folder that resumes."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from uncannyvalley.data.images import Images
 from uncannyvalley.errors import InputError, unknown_name
 from uncannyvalley.storing.places import Place, place_of
 from uncannyvalley.train.checkpoint import load_weights_of
-from uncannyvalley.train.fitted import Fitted
+from uncannyvalley.train.fitted import Fitted, Progress
 from uncannyvalley.train.objectives import Objective
 from uncannyvalley.train.preparing import PRECISIONS, as_images, prepare_task
 from uncannyvalley.train.recipe import Recipe
@@ -36,7 +36,7 @@ def fit(
     precision: str = "32-true",
     loggers: Sequence[Any] = (),
     overwrite: bool = False,
-    progress: Callable[[int, int, dict[str, float]], None] | None = None,
+    progress: Progress | None = None,
 ) -> Fitted:
     """Train a copy of ``net`` on labelled images; the network itself is left as it was.
 

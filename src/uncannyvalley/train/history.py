@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from uncannyvalley.errors import InputError
@@ -10,6 +10,14 @@ from uncannyvalley.storing.files import write_text
 from uncannyvalley.storing.places import Place
 
 LOG_FILE = "log.csv"
+
+
+Row = Mapping[str, Any]
+
+
+def selected_row(history: Sequence[Row]) -> Row:
+    """The row of the network that is kept: the last one that was selected."""
+    return next((row for row in reversed(history) if row["selected"]), history[-1])
 
 
 def write_log(place: Place, history: Sequence[dict[str, Any]]) -> None:

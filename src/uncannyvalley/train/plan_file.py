@@ -182,6 +182,11 @@ class TrainingCell:
         """Its folder among those of the plan, with hive partitions."""
         return folder_of(self.labels)
 
+    @property
+    def but_for_seed(self) -> str:
+        """``place`` without the seed: cells that share it take the same network, images and time."""
+        return folder_of({axis: label for axis, label in self.labels.items() if axis != "seed"})
+
 
 @dataclass(frozen=True)
 class TrainingGrid:

@@ -1,11 +1,10 @@
 """How a network is trained: everything but the images, the objective and the devices."""
 
-import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from uncannyvalley.attacks.ball import check_ball
-from uncannyvalley.checks import check_count
+from uncannyvalley.checks import check_count, is_number
 from uncannyvalley.errors import InputError, unknown_name
 from uncannyvalley.train.augmentation import Augmentation
 
@@ -118,10 +117,8 @@ def _check_number(
     below: float | None = None,
 ) -> None:
     """Raise InputError unless ``value`` is a finite number within the limits that are given."""
-    number = not isinstance(value, bool) and isinstance(value, (int, float)) and math.isfinite(value)
     fits = (
-        number
-        and isinstance(value, (int, float))
+        is_number(value)
         and (least is None or value >= least)
         and (above is None or value > above)
         and (below is None or value < below)

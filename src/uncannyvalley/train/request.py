@@ -15,8 +15,9 @@ from uncannyvalley.find_head import find_head
 from uncannyvalley.run.named_attack import EPS
 from uncannyvalley.storing.places import Place
 from uncannyvalley.train.augmentation import Augmentation
+from uncannyvalley.train.batches import held_out_count
 from uncannyvalley.train.evaluation import Accuracies, evaluate
-from uncannyvalley.train.fitted import Fitted
+from uncannyvalley.train.fitted import Fitted, Progress
 from uncannyvalley.train.fitting import fit
 from uncannyvalley.train.objectives import Objective, named
 from uncannyvalley.train.preparing import PRECISIONS
@@ -24,9 +25,6 @@ from uncannyvalley.train.recipe import Recipe
 from uncannyvalley.zoo.family_models import families, settings_of
 from uncannyvalley.zoo.fitted import HEADS, Origin, origin_of
 from uncannyvalley.zoo.heads import COSINE_SCALE, with_cosine_head
-
-Progress = Callable[[int, int, dict[str, float]], None]
-"""Called with steps done, steps in all, and the losses of the last step."""
 
 DEVICES = ("auto", "cpu", "cuda")
 
@@ -100,6 +98,22 @@ class Training:
             validation=self.validation, out=out, origin=self.origin, accelerator=asked.device, devices=asked.devices,
             precision=asked.precision, loggers=asked.loggers, overwrite=overwrite, progress=progress,
         )  # fmt: skip
+
+    @property
+    def looked_at(self) -> int:
+        """How many validation images each look is at."""
+        available = self._held_out if self.validation is None else len(self.validation)
+        return min(available, self.recipe.evaluation_examples)
+
+    @property
+    def steps(self) -> int:
+        """Steps in all."""
+        trained_on = len(self.images) - (self._held_out if self.validation is None else 0)
+        return self.recipe.epochs * (trained_on // self.recipe.batch_size)
+
+    @property
+    def _held_out(self) -> int:
+        return held_out_count(len(self.images), self.recipe.validation_share)
 
     def tested(self, net: nn.Module) -> Accuracies | None:
         """Accuracies of the fitted network on the test images, under the attack of validation; None without such images."""

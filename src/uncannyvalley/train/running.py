@@ -21,11 +21,13 @@ from uncannyvalley.errors import InputError, first_line
 from uncannyvalley.storing.files import write_bytes
 from uncannyvalley.storing.locks import held
 from uncannyvalley.storing.places import Place
+from uncannyvalley.train.checkpoint import Checkpoint
 from uncannyvalley.train.engine import check_world, make_fabric, make_loggers, quiet, started_outside
+from uncannyvalley.train.fitted import Progress
 from uncannyvalley.train.folder import TrainingFolder
+from uncannyvalley.train.loop import Loop, Outcome
 from uncannyvalley.train.plan import TrainingPlan
 from uncannyvalley.train.preparing import Task
-from uncannyvalley.train.training import Outcome, Progress, Training
 from uncannyvalley.zoo.fitted import Origin
 
 __all__ = ["Devices", "Keeping", "make_loggers", "run_task"]
@@ -78,10 +80,9 @@ def _train(
         stack.enter_context(torch.random.fork_rng(devices=[device] if device.type == "cuda" else []))
         stack.enter_context(torch.enable_grad())
         _check_same(fabric, task.key)
-        folder = _opened(fabric, keeping, stack)
-        begun = folder.checkpoint() if folder is not None else None
+        folder, begun = _opened(fabric, keeping, stack)
         fabric.barrier()  # nobody goes on, and writes, before all have read
-        return Training(fabric, task, folder if fabric.is_global_zero else None, progress).run(begun)
+        return Loop(fabric, task, folder if fabric.is_global_zero else None, progress).run(begun)
 
 
 def _check_same(fabric: Fabric, key: str) -> None:
@@ -97,24 +98,27 @@ def _check_same(fabric: Fabric, key: str) -> None:
         )
 
 
-def _opened(fabric: Fabric, keeping: Keeping | None, stack: ExitStack) -> TrainingFolder | None:
-    """The folder, held and opened by the first process; what it refuses, all processes refuse."""
+def _opened(
+    fabric: Fabric, keeping: Keeping | None, stack: ExitStack
+) -> tuple[TrainingFolder | None, Checkpoint | None]:
+    """The folder, held and opened by the first process, and where it is; what the first refuses, all processes refuse."""
     if keeping is None:
-        return None
+        return None, None
     folder = TrainingFolder(keeping.path, keeping.plan, keeping.origin, keeping.about)
+    begun: Checkpoint | None = None
     refusal: InputError | None = None
     if fabric.is_global_zero:
         try:
             stack.enter_context(held(keeping.path))
             folder.open(keeping.overwrite)
-            folder.checkpoint()
+            begun = folder.checkpoint()
         except InputError as error:
             refusal = error
     if fabric.world_size > 1:
         refusal = fabric.broadcast(refusal)
     if refusal is not None:
         raise refusal
-    return folder
+    return folder, begun if fabric.is_global_zero else folder.checkpoint()
 
 
 def _worker(fabric: Fabric, parent: int, payload: Path, writer: Connection, tells_progress: bool) -> None:

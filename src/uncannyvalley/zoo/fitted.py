@@ -41,7 +41,7 @@ class Origin:
 
 
 @dataclass(frozen=True)
-class Fitted:
+class FittedFile:
     """What a file of a trained network holds. ``about``: whatever its training said of itself."""
 
     origin: Origin
@@ -93,7 +93,7 @@ def _without_network(folder: Path) -> str:
     return f"{folder} holds no {NETWORK_FILE}, so it is no fitted network; give the folder that uncanny train --out wrote"
 
 
-def read_fitted(file: Path) -> Fitted:
+def read_fitted(file: Path) -> FittedFile:
     """A fitted network's file, proved to be what was written.
 
     Raises InputError for files that are damaged, were not written by ``save_fitted``, or by a newer version.
@@ -106,10 +106,10 @@ def read_fitted(file: Path) -> Fitted:
         outdated="update uncannyvalley",
     )
     origin = Origin(**(known["origin"] or {"spec": "", "arguments": {}, "head": "linear", "head_name": ""}))
-    return Fitted(origin, known["fingerprint"], known["about"], weights)
+    return FittedFile(origin, known["fingerprint"], known["about"], weights)
 
 
-def named_again(file: Path, found: Fitted, arguments: Mapping[str, str]) -> Origin:
+def named_again(file: Path, found: FittedFile, arguments: Mapping[str, str]) -> Origin:
     """The origin, its Python file as ``arguments`` name it: code runs only where the user says so.
 
     Raises InputError where it must be named and is not, and for arguments that do not belong here.

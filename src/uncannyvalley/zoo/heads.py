@@ -5,12 +5,11 @@ known about linear heads holds for it. Its logits lie within ± scale and it has
 arXiv 1801.09414, without the margin; Gidaris and Komodakis 2018, arXiv 1804.09458).
 """
 
-import math
-
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from uncannyvalley.checks import is_number
 from uncannyvalley.errors import InputError, unknown_name
 from uncannyvalley.prepare import detached_copy, replace_module
 
@@ -39,7 +38,7 @@ class CosineHead(nn.Module):
 
     def __init__(self, features: int, classes: int, scale: float = COSINE_SCALE) -> None:
         super().__init__()
-        if isinstance(scale, bool) or not isinstance(scale, (int, float)) or not 0 < scale < math.inf:
+        if not (is_number(scale) and scale > 0):
             raise InputError(
                 f"the scale of a cosine head must be a finite number above 0, in nats; got {scale!r}"
             )

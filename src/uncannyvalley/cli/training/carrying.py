@@ -42,10 +42,11 @@ class Loader:
 
 
 def carry_out(
-    cells: Sequence["TrainingCell"], out: str, plan: Path | None, *, alone: bool, overwrite: bool, json: bool
+    cells: Sequence["TrainingCell"], out: str, grid: str, *, alone: bool, overwrite: bool, json: bool
 ) -> None:
     """Train what is not trained yet, draw each training, and say what came of it; exit code 1 where one failed.
 
+    grid   the plan spelled out, which is kept beside several cells
     alone  whether there is but one cell, whose folder is ``out`` itself
     """
     from uncannyvalley.storing.places import place_of
@@ -55,7 +56,7 @@ def carry_out(
     failed: dict[str, str] = {}
     if not alone:
         _check_all(cells, load)
-        _write_grid(place, plan)
+        _write_grid(place, grid)
     with training_bars(quiet, len(cells)) as bars:
         for cell in cells:
             own = place if alone else place / cell.place
@@ -78,21 +79,19 @@ def _speaks() -> bool:
 
 def _check_all(cells: Sequence["TrainingCell"], load: Loader) -> None:
     """Every network and data set once, before the first training: a wrong name in the last cell is told now."""
-    for cell in {str(list(cell.labels.items())[:-1]): cell for cell in cells}.values():
+    for cell in {cell.but_for_seed: cell for cell in cells}.values():
         load(cell)
 
 
-def _write_grid(place: "Place", plan: Path | None) -> None:
+def _write_grid(place: "Place", grid: str) -> None:
     from uncannyvalley.storing.files import write_text
     from uncannyvalley.train.plan import GRID_FILE
-    from uncannyvalley.train.plan_file import read_trainings
 
-    if plan is None or not _speaks():
+    if not _speaks():
         return
     if isinstance(place, Path):
         place.mkdir(parents=True, exist_ok=True)
-    text = read_trainings(plan).to_toml()
-    write_text(place / GRID_FILE, f"# uncanny train {GRID_FILE} --out DIR trains these.\n{text}")
+    write_text(place / GRID_FILE, f"# uncanny train {GRID_FILE} --out DIR trains these.\n{grid}")
 
 
 def _train(
@@ -141,11 +140,9 @@ def list_cells(cells: Sequence["TrainingCell"], json: bool) -> None:
     timed: dict[str, TrainingEstimate] = {}
     with aside.status("timing first steps"):
         for cell in cells:
-            # seeds take the same time
-            kind = str(list(cell.labels.items())[:-1])
-            if kind not in timed:
-                timed[kind] = estimate(load(cell))
-            found.append((cell, timed[kind]))
+            if cell.but_for_seed not in timed:
+                timed[cell.but_for_seed] = estimate(load(cell))
+            found.append((cell, timed[cell.but_for_seed]))
     if json:
         print_json([
             {"place": cell.place, "labels": dict(cell.labels), "steps": one.steps, "looks": one.looks, "seconds": one.seconds}

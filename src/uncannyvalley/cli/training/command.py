@@ -85,13 +85,13 @@ def train(
     share = Part.read(part)
     if plan is None and share.count > 1:
         raise InputError("--part is one of several trainings of a plan; give a plan file with it")
-    cells = [_cell(given)] if plan is None else _cells(plan, given)
+    cells, grid = ([_cell(given)], "") if plan is None else _cells(plan, given)
     mine = [cell for number, cell in enumerate(cells) if share.has(number)]
     try:
         if dry_run:
             list_cells(mine, json)
         else:
-            carry_out(mine, out, plan, alone=len(cells) == 1, overwrite=overwrite, json=json)
+            carry_out(mine, out, grid, alone=len(cells) == 1, overwrite=overwrite, json=json)
     except KeyboardInterrupt:
         aside.print(INTERRUPTED)
         raise typer.Exit(130) from None
@@ -129,8 +129,8 @@ def _cell(given: dict[str, Any]) -> "TrainingCell":
     ))  # fmt: skip
 
 
-def _cells(plan: Path, given: dict[str, Any]) -> "list[TrainingCell]":
-    """The trainings of a plan file."""
+def _cells(plan: Path, given: dict[str, Any]) -> "tuple[list[TrainingCell], str]":
+    """The trainings of a plan file, and the plan spelled out."""
     from dataclasses import replace
 
     from uncannyvalley.train.plan_file import read_trainings
@@ -141,13 +141,15 @@ def _cells(plan: Path, given: dict[str, Any]) -> "list[TrainingCell]":
             f"a plan file says what is trained: write {words} into {plan}, or leave the plan out"
         )
     keeping = {name: given[name] for name in ("checkpoint_every",) if name in given}
-    return [
+    grid = read_trainings(plan)
+    cells = [
         replace(
             cell,
             request=replace(cell.request, settings={**cell.request.settings, **keeping}, **_machine(given)),
         )
-        for cell in read_trainings(plan).cells()
+        for cell in grid.cells()
     ]
+    return cells, grid.to_toml()
 
 
 def _machine(given: dict[str, Any]) -> dict[str, Any]:

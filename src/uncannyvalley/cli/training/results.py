@@ -98,24 +98,15 @@ def _judged(training: "Training", fitted: "Fitted", place: "Place", is_new: bool
     found = []
     best = fitted.best
     if best["clean_accuracy"] is not None:
-        seen = _validated(training)
-        found.append(Judged("validation", seen, best["clean_accuracy"], best["robust_accuracy"]))
+        found.append(
+            Judged("validation", training.looked_at, best["clean_accuracy"], best["robust_accuracy"])
+        )
     if training.test is not None:
         known = _stored(training, fitted, place) if not is_new else None
         tested = known or training.tested(fitted.network)
         assert tested is not None
         found.append(Judged("test", len(training.test), tested.clean, tested.robust))
     return tuple(found)
-
-
-def _validated(training: "Training") -> int:
-    """How many validation images were looked at."""
-    there = (
-        round(training.recipe.validation_share * len(training.images))
-        if training.validation is None
-        else len(training.validation)
-    )
-    return min(there, training.recipe.evaluation_examples)
 
 
 def _identity(training: "Training", fitted: "Fitted") -> dict[str, Any]:
@@ -193,5 +184,7 @@ def _provenance(training: "Training", fitted: "Fitted") -> dict[str, str]:
 
 def _model_words(training: "Training") -> str:
     """The Python file of a network is named again wherever it is loaded."""
+    from uncannyvalley import zoo
+
     spec = training.origin.spec
-    return f" --model-arg {shlex.quote(f'file={spec}')}" if ".py" in spec else ""
+    return f" --model-arg {shlex.quote(f'file={spec}')}" if zoo.runs_code(spec, {}) else ""

@@ -19,8 +19,7 @@ def show_trainings(folder: str, found: list[Path], json: bool) -> None:
 def _state(folder: Path) -> dict[str, Any]:
     """What the plan and the log of a training say."""
     from uncannyvalley.cli.training.results import attack_words
-    from uncannyvalley.report.training import selected_row
-    from uncannyvalley.train.history import LOG_FILE, read_log
+    from uncannyvalley.train.history import LOG_FILE, read_log, selected_row
     from uncannyvalley.train.plan import PLAN_FILE, read_plan
     from uncannyvalley.zoo.fitted import NETWORK_FILE
 

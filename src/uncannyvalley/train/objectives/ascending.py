@@ -17,6 +17,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from uncannyvalley.checks import is_number
 from uncannyvalley.errors import InputError
 from uncannyvalley.train.objectives.objective import Cost, Loss, Objective
 
@@ -26,7 +27,7 @@ def sam(objective: Objective, rho: float = 0.05) -> Objective:
 
     Raises InputError for a radius that is no finite number above 0, and for an objective that has it already.
     """
-    if isinstance(rho, bool) or not isinstance(rho, (int, float)) or not 0 < rho < math.inf:
+    if not (is_number(rho) and rho > 0):
         raise InputError(f"rho must be a finite number above 0 (0.05 in the paper), got {rho!r}")
     if objective.ascent:
         raise InputError(f"the objective {objective.name!r} has sam in it already; add it once")

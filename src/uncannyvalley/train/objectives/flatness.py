@@ -20,13 +20,13 @@ features at chance.
 Cost of a step: no forward and no backward more than the base's, and O(n k² + k² d) operations at the head.
 """
 
-import math
 from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from uncannyvalley.checks import is_number
 from uncannyvalley.errors import InputError
 from uncannyvalley.head import Head
 from uncannyvalley.measures.second import log_relative_sharpness
@@ -65,7 +65,7 @@ def flat(objective: Objective, weight: float, log: bool = False) -> Objective:
 
     Raises InputError for a weight that is negative or no finite number, and for an objective that is regularised already.
     """
-    if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 <= weight < math.inf:
+    if not (is_number(weight) and weight >= 0):
         raise InputError(
             f"the weight of flatness must be a finite number, 0 or more, got {weight!r}; small ones first: 0.001, 0.01, 0.1"
         )

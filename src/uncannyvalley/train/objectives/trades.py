@@ -12,13 +12,13 @@ Wrappers see the clean forward: it is where TRADES takes its cross-entropy, whos
 Cost of a step with m attack steps: m + 3 forwards, m + 2 backwards, of which m go to the images only.
 """
 
-import math
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from uncannyvalley.checks import is_number
 from uncannyvalley.errors import InputError
 from uncannyvalley.train.live import LiveNetwork
 from uncannyvalley.train.objectives.losses import cross_entropy
@@ -60,7 +60,7 @@ def trades(
     Raises InputError for an unknown norm, eps, step_size or beta not above 0, and steps below 1.
     """
     ascent = Ascent.of(norm, eps, step_size, steps)
-    if isinstance(beta, bool) or not isinstance(beta, (int, float)) or not 0 < beta < math.inf:
+    if not (is_number(beta) and beta > 0):
         raise InputError(
             f"beta must be a finite number above 0 (6 in the paper), got {beta!r}; for none use erm"
         )

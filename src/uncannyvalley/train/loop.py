@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,14 +16,13 @@ from uncannyvalley.prepare import detached_copy
 from uncannyvalley.train.batches import Batch, TrainingImages, keyed, shares
 from uncannyvalley.train.checkpoint import Checkpoint, load_weights_of, weights_of
 from uncannyvalley.train.evaluation import Accuracies, evaluate
+from uncannyvalley.train.fitted import Progress
 from uncannyvalley.train.folder import TrainingFolder
+from uncannyvalley.train.history import selected_row
 from uncannyvalley.train.objectives import Loss, take_gradients
 from uncannyvalley.train.preparing import Task
 from uncannyvalley.train.stepping import TrainingStep, make_optimizer, make_schedule, schedule_state
 from uncannyvalley.zoo.heads import plain_heads
-
-Progress = Callable[[int, int, dict[str, float]], None]
-"""Called with steps done, steps in all, and the losses of the last step."""
 
 ASYNCHRONOUS_STEPS = 16
 """Steps between two readings of the losses where reading them makes the device, or another process, wait."""
@@ -46,10 +45,10 @@ class Outcome:
     @property
     def best(self) -> dict[str, Any]:
         """The row of the selected network."""
-        return next((row for row in reversed(self.history) if row["selected"]), self.history[-1])
+        return dict(selected_row(self.history))
 
 
-class Training:
+class Loop:
     """One training on this process; ``folder`` only where this process keeps it."""
 
     def __init__(
