@@ -246,7 +246,15 @@ def test_readings_of_images_speak_of_images_still() -> None:
     ]
     text = said(*walks)
     assert "clean image" in text
-    assert "assist control" in text
+    assert "falls by 1.0 nats: a fall by itself" in text
+
+
+def test_an_assist_control_that_ends_sharper_is_said_to_rise() -> None:
+    walks = [
+        made([[0, 5, -4]] * 6, [[False, True, True]] * 6),
+        made([[0, 0, 0.4]] * 6, [[False] * 3] * 6, "assist"),
+    ]
+    assert "without any flip, rises by 0.4 nats." in said(*walks)
 
 
 # --- doubts -----------------------------------------------------------------------------------------

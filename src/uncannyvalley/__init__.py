@@ -12,7 +12,7 @@ Names are imported when first used, so that ``import uncannyvalley`` does not im
 import importlib
 from typing import Any
 
-__version__ = "0.7.0"
+__version__ = "0.8.0"
 
 _HOMES = {
     "split": "splitting",
@@ -37,6 +37,7 @@ _HOMES = {
     "open_run": "run.folder",
     "open_study": "study.folder",
     "dataset_of": "study.dataset",
+    "replay": "replaying.replayed_walk",
     "results": "study.results",
     "verify": "train.verifying",
     "fit": "train.fitting",

@@ -21,11 +21,17 @@ def reading(summary: PhaseSummary) -> str:
     ]
     assist = next((one for one in summary.walks if one.name == "assist"), None)
     if assist is not None and walk.name != "assist" and not math.isnan(assist.depth.value):
-        lines.append(
-            f"The assist control, which grows confident without any flip, falls by {assist.depth.value:.1f} nats: a fall by "
-            "itself is not the mark of an attack."
-        )
+        lines.append(_assist_words(assist.depth.value))
     return " ".join(line for line in lines if line)
+
+
+def _assist_words(depth: float) -> str:
+    if depth < 0:  # far from confident at first: κ climbs while the network grows sure
+        return f"The assist control, which grows confident without any flip, rises by {-depth:.1f} nats."
+    return (
+        f"The assist control, which grows confident without any flip, falls by {depth:.1f} nats: a fall by itself is not "
+        "the mark of an attack."
+    )
 
 
 def _walk_words(walk: WalkSummary) -> str:
