@@ -339,3 +339,22 @@ def test_a_broken_cache_is_trained_anew() -> None:
     before = torch.get_rng_state()
     assert zoo.demo_accuracy() >= 0.97
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_measure_s_name_belongs_to_one_function(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A notebook's cell may be run again; another function may not take a name."""
+    from uncannyvalley.measures import available, measure, registry
+
+    monkeypatch.setattr(registry, "_REGISTRY", dict(registry._REGISTRY))
+
+    def run_the_cell(factor: float) -> None:
+        @measure("scaled_loss", unit="nats", order=0, default=False)
+        def scaled_loss(probe):
+            return factor * probe.loss
+
+    run_the_cell(1.0)
+    run_the_cell(2.0)
+    assert available()["scaled_loss"].fn.__closure__[0].cell_contents == 2.0
+    for taken in ("scaled_loss", "loss"):
+        with pytest.raises(InputError, match=f"a measure named '{taken}' exists already; choose another"):
+            measure(taken, unit="nats", order=0)(lambda probe: probe.loss)

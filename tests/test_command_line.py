@@ -1,5 +1,6 @@
 """The program as a user meets it: what it prints, what it writes, how it ends."""
 
+import html
 import json
 import re
 import signal
@@ -9,6 +10,8 @@ import time
 from pathlib import Path
 
 import pytest
+
+from pages import Reader, numbers_of
 
 UNCANNY = [sys.executable, "-m", "uncannyvalley"]
 SMALL = ["--eps", "0.3", "--step-size", "0.05", "--steps", "4", "--limit", "12"]
@@ -78,9 +81,12 @@ def test_record_prints_phases_and_says_where_things_are(recorded: Path) -> None:
 def test_the_page_is_whole_and_offline(recorded: Path) -> None:
     page = (recorded / "report.html").read_text()
     assert page.startswith("<!doctype html>")
-    assert re.search(r"Example \d+, labelled \d", page)
-    assert "http" not in re.sub(r"data:image/[^\"]*", "", page)
-    assert "uncanny record --model demo --data digits" in page
+    assert "default-src 'none'; img-src data:" in html.unescape(page)
+    seen = Reader(page)
+    assert all(one.startswith(("data:", "#")) for one in seen.addresses)
+    assert "http" not in seen.text
+    assert "uncanny record --model demo --data digits" in seen.text
+    assert numbers_of(page)["runs"][0]["class_names"] == [str(digit) for digit in range(10)]
 
 
 def test_json_is_json(recorded: Path) -> None:

@@ -6,17 +6,17 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from uncannyvalley.cli.detecting.cells import gain, short_area
 from uncannyvalley.detect.evaluation.roc import Interval
-from uncannyvalley.report.detection import (
-    DetectionPage,
+from uncannyvalley.report.detectors.cells import gain, short_area
+from uncannyvalley.report.detectors.section import (
+    DetectionSection,
     ResultTable,
     RocLine,
     RocPanel,
     draw_roc,
     render_detection,
 )
-from uncannyvalley.report.figures import to_svg
+from uncannyvalley.report.drawings.figures import to_svg
 
 
 @pytest.mark.parametrize(
@@ -61,9 +61,10 @@ def test_texts_of_the_page_are_escaped() -> None:
     hostile = "<script>alert(1)</script>"
     table = ResultTable(hostile, [hostile], [[hostile]], hostile)
     page = render_detection(
-        DetectionPage(
-            hostile, hostile, "<svg></svg>", hostile, [hostile], [table], {hostile: hostile}, hostile
+        DetectionSection(
+            title=hostile, lead=hostile, figure_svg="<svg></svg>", caption=hostile, doubts=[hostile], tables=[table],
+            provenance={hostile: hostile}, command=hostile, panels=[], promised=0.05, smallest=0.01,
         )
-    )
+    )  # fmt: skip
     assert "<script>" not in page
     assert "&lt;script&gt;" in page

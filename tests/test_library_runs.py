@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 import uncannyvalley as uv
 from test_curvature_commands import in_process
 from uncannyvalley import InputError, adversaries, data, zoo
-from uncannyvalley.report.command import command_of
+from uncannyvalley.report.pages.command import command_of
 from uncannyvalley.run.folder import open_run
 from uncannyvalley.run.named_attack import make_attack
 from uncannyvalley.run.request import Request, load_images, load_model

@@ -1,4 +1,4 @@
-"""Texts of the command line → arguments of a function, as the types that its annotations state."""
+"""Texts of the command line → arguments of a function, as the types that its annotations state; lengths as people write them."""
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
@@ -44,3 +44,9 @@ def ratio(text: str) -> float:
         return float(Fraction(above) / Fraction(below or 1))
     except (ValueError, ArithmeticError) as error:  # ArithmeticError: too large, or 1/0
         raise InputError(f"{text!r} is no number; write it as 0.03 or as 8/255") from error
+
+
+def length_text(length: float) -> str:
+    """A length in units of the input's range as people write it: 0.4, or 8/255. ``ratio`` reads both."""
+    plain = f"{length:g}"
+    return plain if len(plain) <= 5 else f"{length * 255:.4g}/255"

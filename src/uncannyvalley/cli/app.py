@@ -11,10 +11,13 @@ from uncannyvalley.cli import (
     comparing,
     demonstrating,
     detecting,
+    drawing,
     listing,
     measuring,
     planning,
     recorder,
+    replaying,
+    reporting,
     results,
     running,
     showing,
@@ -41,6 +44,9 @@ app.command("verify")(guarded(verifying.verify))
 app.command("results")(guarded(results.results))
 app.command("phases")(guarded(showing.phases))
 app.command("compare")(guarded(comparing.compare))
+app.command("report")(guarded(reporting.report))
+app.command("figure")(guarded(drawing.figure))
+app.command("replay")(guarded(replaying.replay))
 app.command("measure")(guarded(measuring.measure))
 app.command("certify")(guarded(bounding.certify))
 app.command("bound")(guarded(bounding.bound))

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from uncannyvalley.cli import options
+from uncannyvalley.cli.given_options import command_line
+from uncannyvalley.cli.kept_proofs import keep_bounds, keep_radii, keep_with_run, print_files
 from uncannyvalley.cli.printing import console, print_json, print_table, progress_bars
 from uncannyvalley.errors import InputError
 
@@ -13,10 +15,21 @@ if TYPE_CHECKING:
     from uncannyvalley.run.bounding import LossBounds
     from uncannyvalley.run.certifying import Certificates
 
-Out = Annotated[Path | None, typer.Option(help="Folder for the figure.", show_default=False)]
+Out = Annotated[
+    Path | None,
+    typer.Option(help="Folder for the numbers (JSON, stamped) and their figure.", show_default=False),
+]
+BoundsOut = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder for the numbers (JSON, stamped) and their figure; RUN/bounds if left out.",
+        show_default=False,
+    ),
+]
 
 
 def certify(
+    context: typer.Context,
     model: options.Model = "demo",
     model_arg: options.ModelArg = [],  # noqa: B006 (typer reads it)
     weights: options.Weights = None,
@@ -55,13 +68,21 @@ def certify(
         found = certify_images(
             request, certificate=certificate, attack=attack, steps=steps, progress=progress
         )
-    files = {} if out is None else {"figure": str(_draw_certificates(found, out, model))}
+    files = {}
+    if out is not None:
+        about = {
+            "model": model,
+            "data": data,
+            "limit": limit,
+            "seed": seed,
+            "steps of the attack": steps if attack else "none",
+        }
+        files = keep_radii(found, out, about, command_line(context))
     if json:
         print_json({**found.to_dict(), "files": files})
         return
     _print_certificates(found)
-    for name, path in files.items():
-        console.print(f"[bold]{name:>7}[/bold]  {path}", soft_wrap=True)
+    print_files(files)
 
 
 def _print_certificates(found: "Certificates") -> None:
@@ -94,22 +115,8 @@ def _print_certificates(found: "Certificates") -> None:
         console.print(f"[dim]- {one}[/dim]", soft_wrap=True)
 
 
-def _draw_certificates(found: "Certificates", out: Path, model: str) -> Path:
-    from uncannyvalley.report.figures import to_png
-    from uncannyvalley.report.radii import Radii, draw_radii
-    from uncannyvalley.storing.files import write_bytes
-
-    shown = [
-        Radii(f"{what} ({status})", status.split(",")[0], bound.value[found.correct].numpy())
-        for what, status, bound in found.rows()
-    ]
-    out.mkdir(parents=True, exist_ok=True)
-    path = out / "radii.png"
-    write_bytes(path, to_png(draw_radii(f"Certified radii, {model}", shown, len(found.correct))))
-    return path
-
-
 def bound(
+    context: typer.Context,
     run_dir: Annotated[
         str | None, typer.Argument(help="A folder that uncanny record wrote.", show_default=False)
     ] = None,
@@ -124,20 +131,35 @@ def bound(
     limit: options.Limit = 64,
     eps: Annotated[str, typer.Option(help="Radius of the L2 walk, where no run is given.")] = "0.5",
     steps: Annotated[int, typer.Option(help="Steps of that walk.")] = 10,
-    out: Out = None,
+    out: BoundsOut = None,
     json: options.Json = False,
 ) -> None:
     """Hold the flatness bound on the loss against a walk: from gradient, sharpness and third derivative at the head.
 
-    With a run: its recorded iterates. With --model and --data: a fresh PGD walk in L2.
+    With a run: its recorded iterates, and the numbers are kept with it. With --model and --data: a fresh PGD walk in L2.
     """
     from uncannyvalley.typed_arguments import ratio
 
-    found = _bounds(run_dir, model, options.pairs(model_arg), data, limit, ratio(eps), steps)
-    files = {} if out is None else {"figure": str(_draw_bounds(found, out))}
+    arguments, command = options.pairs(model_arg), command_line(context)
+    if run_dir is None:
+        found = _bounds_of_walk(model, arguments, data, limit, ratio(eps), steps)
+        about = {
+            "model": model,
+            "data": data or "digits",
+            "limit": limit,
+            "walk": f"PGD, L2 ball of {eps}, {steps} steps",
+        }
+        files = {} if out is None else keep_bounds(found, out, about, command)
+    else:
+        found, files = _bounds_of_run(run_dir, model, arguments, data, out, command)
     if json:
         print_json({**found.to_dict(), "files": files})
         return
+    _print_bounds(found)
+    print_files(files)
+
+
+def _print_bounds(found: "LossBounds") -> None:
     header = ["step", "|δ|", "loss change", "bound", "tightest", "broken", "with sampled L", "broken"]
     rows = [
         [
@@ -155,27 +177,36 @@ def bound(
     console.print(
         f"Lipschitz constant of the features: certified {certified.value:.4g}, sampled {sampled.value:.4g} (no promise)"
     )
-    for name, path in files.items():
-        console.print(f"[bold]{name:>7}[/bold]  {path}", soft_wrap=True)
 
 
-def _bounds(
-    run_dir: str | None,
+def _bounds_of_run(
+    run_dir: str,
     model: str | None,
     arguments: dict[str, str],
     data: str | None,
-    limit: int | None,
-    eps: float,
-    steps: int,
-) -> "LossBounds":
-    from uncannyvalley.run.bounding import bound_run, bound_walk
+    out: Path | None,
+    command: str,
+) -> "tuple[LossBounds, dict[str, str]]":
+    """The bounds of a recorded walk, and the files they are kept in."""
+    from uncannyvalley.run.bounding import bound_run
     from uncannyvalley.run.folder import open_run
+
+    if data is not None:
+        raise InputError("give a run folder or --data, not both: a run has its images")
+    run = open_run(run_dir)
+    found = bound_run(run, model, arguments)
+    about = {"model": run.plan.model.spec, "data": run.plan.data.spec, "key of the run": run.plan.key}
+    if out is not None:
+        return found, keep_bounds(found, out, about, command)
+    return found, keep_with_run(run, found, about, command)
+
+
+def _bounds_of_walk(
+    model: str | None, arguments: dict[str, str], data: str | None, limit: int | None, eps: float, steps: int
+) -> "LossBounds":
+    from uncannyvalley.run.bounding import bound_walk
     from uncannyvalley.run.request import Request
 
-    if run_dir is not None:
-        if data is not None:
-            raise InputError("give a run folder or --data, not both: a run has its images")
-        return bound_run(open_run(run_dir), model, arguments)
     if model is None:
         raise InputError("give a run folder, or --model (and --data) to bound a fresh walk")
     request = Request(
@@ -183,25 +214,3 @@ def _bounds(
         steps=steps, prepare=False,
     )  # fmt: skip
     return bound_walk(request)
-
-
-def _draw_bounds(found: "LossBounds", out: Path) -> Path:
-    import numpy as np
-
-    from uncannyvalley.report.figures import to_png
-    from uncannyvalley.report.radii import draw_loss_bounds
-    from uncannyvalley.storing.files import write_bytes
-
-    rows = found.steps()
-    columns = {name: np.array([one[name] for one in rows]) for name in rows[0]}
-    figure = draw_loss_bounds(
-        "The loss under its bound",
-        columns["step"],
-        columns["change"],
-        columns["certified"],
-        columns["estimated"],
-    )
-    out.mkdir(parents=True, exist_ok=True)
-    path = out / "bounds.png"
-    write_bytes(path, to_png(figure))
-    return path

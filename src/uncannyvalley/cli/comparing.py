@@ -152,8 +152,8 @@ def _about(run: "RunFolder") -> dict[str, Any]:
 def _draw(found: "Comparison", folders: Mapping[str, "RunFolder"], path: Path) -> Path:
     """The figure as a whole file; InputError where no run recorded what it shows."""
     from uncannyvalley.analysis.common_axis import SHARPNESS
-    from uncannyvalley.report.comparison import draw_comparison
-    from uncannyvalley.report.figures import to_png, to_svg
+    from uncannyvalley.report.drawings.comparison import draw_comparison
+    from uncannyvalley.report.drawings.figures import to_png, to_svg
     from uncannyvalley.run.naming import title_of
     from uncannyvalley.storing.files import cannot_write, write_bytes
 

@@ -27,5 +27,7 @@ def demo(
     accuracy = zoo.demo_accuracy()
     if not json:
         aside.print(f"Accuracy on {len(zoo.data.digits('test'))} held-out digits: {accuracy:.1%}.")
-    request = Request(model="demo", data="digits", eps=0.4, step_size=0.01, steps=50, limit=limit)
+    request = Request(
+        model="demo", data="digits", eps=0.4, step_size=0.01, steps=50, limit=limit, keep="features"
+    )  # so that the page has its slider, and uncanny replay its heads
     run_and_print(request, out, controls=True, overwrite=overwrite, json=json)

@@ -141,8 +141,8 @@ def _column(found: "LayerTable", name: str) -> tuple[list[str], Callable[[dict[s
 
 
 def _write(found: "LayerTable", out: Path, model: str) -> dict[str, str]:
-    from uncannyvalley.report.depth import DepthCurve, draw_depth
-    from uncannyvalley.report.figures import to_png
+    from uncannyvalley.report.drawings.depth import DepthCurve, draw_depth
+    from uncannyvalley.report.drawings.figures import to_png
     from uncannyvalley.storing.files import write_bytes
 
     table, figure = out / "curvature.parquet", out / "depth.png"

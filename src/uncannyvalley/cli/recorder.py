@@ -114,16 +114,15 @@ def run_and_print(request: "Request", out: str, *, controls: bool, overwrite: bo
             )
         if not outcome.recorded and not outcome.failed and not json:
             console.print(f"{out} is complete already: nothing to record.")
-        _, work = workbench.make(request)
         if run.is_begun:
-            finish(run, work.images.class_names, json, is_new=bool(outcome.recorded))
+            finish(run, json, is_new=bool(outcome.recorded))
     say_failures(outcome)
 
 
-def finish(run: "RunFolder", class_names: tuple[str, ...], json: bool, *, is_new: bool) -> None:
+def finish(run: "RunFolder", json: bool, *, is_new: bool) -> None:
     """Phases and reading on standard output, figure and page beside the shards."""
     from uncannyvalley.analysis.reading import reading
-    from uncannyvalley.report.run_report import phases_of, write_report, written_report
+    from uncannyvalley.report.pages.run_report import phases_of, write_report, written_report
 
     missing = phases_missing(run)
     if missing:
@@ -132,11 +131,9 @@ def finish(run: "RunFolder", class_names: tuple[str, ...], json: bool, *, is_new
         print_json({"files": files, "note": note}) if json else console.print(f"{note}\nrun: {run.path}")
         return
     found = phases_of(run)
-    written = (None if is_new else written_report(run)) or write_report(run, found, class_names)
+    written = (None if is_new else written_report(run)) or write_report(run, found)
     summary = found.summary()
-    files = {"run": str(run.path), "phases": str(written.phases)}
-    if written.figure and written.report:
-        files |= {"figure": str(written.figure), "report": str(written.report)}
+    files = {"run": str(run.path), **written.named()}
     if json:
         print_json({"key": run.plan.key, "files": files, **summary.to_dict(), "reading": reading(summary)})
         return

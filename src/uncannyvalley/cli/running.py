@@ -91,7 +91,7 @@ def run(
         outcome = _carry_out(walks, worker, share, quiet=json)
         outcome.raise_if_nothing_worked()
         if share.count == 1:
-            _draw(walks, bench, pages, json)
+            _draw(walks, pages, json)
         _say(walks, place, outcome, share, json)
     say_failures(outcome)
 
@@ -163,9 +163,9 @@ def _carry_out(walks: list["Walk"], engine: "Engine", share: "Part", quiet: bool
         return carry_out(walks, engine, part=share, opened=opened, done=done)
 
 
-def _draw(walks: list["Walk"], bench: "Workbench", pages: bool | None, quiet: bool) -> None:
+def _draw(walks: list["Walk"], pages: bool | None, quiet: bool) -> None:
     """Phases, figure and page of every complete run that does not have them yet."""
-    from uncannyvalley.report.run_report import phases_of, write_report, written_report
+    from uncannyvalley.report.pages.run_report import phases_of, write_report, written_report
     from uncannyvalley.run.folder import open_run
     from uncannyvalley.study.cells import attacks_of
 
@@ -177,8 +177,7 @@ def _draw(walks: list["Walk"], bench: "Workbench", pages: bool | None, quiet: bo
         for walk in attacks:
             run = open_run(walk.place)
             if not phases_missing(run) and not run.missing_shards() and written_report(run) is None:
-                _, work = bench.make(walk.request)
-                write_report(run, phases_of(run), work.images.class_names)
+                write_report(run, phases_of(run))
             count(1)
 
 

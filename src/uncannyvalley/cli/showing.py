@@ -40,7 +40,7 @@ def show(
 
 def _show_run(one: "StudyRun", json: bool) -> None:
     from uncannyvalley.analysis.words import WORDS
-    from uncannyvalley.report.outcomes import outcome_lines
+    from uncannyvalley.report.suffixes.outcomes import outcome_lines
     from uncannyvalley.study.progress import progress_of
 
     run, progress = one.run, progress_of(one)
@@ -102,7 +102,7 @@ def phases(
 ) -> None:
     """Print the phases of a run beside its controls: ridge, flip, valley, and what each change is made of."""
     from uncannyvalley.analysis.reading import reading
-    from uncannyvalley.report.run_report import phases_of
+    from uncannyvalley.report.pages.run_report import phases_of
     from uncannyvalley.run.folder import open_run
 
     run = open_run(run_dir)

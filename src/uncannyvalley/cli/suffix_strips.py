@@ -10,8 +10,8 @@ from rich.text import Text
 from uncannyvalley.cli.printing import console
 
 if TYPE_CHECKING:
-    from uncannyvalley.report.shades import Scale
-    from uncannyvalley.report.suffix_strips import SuffixLine, SuffixStrip, TargetToken
+    from uncannyvalley.report.suffixes.shades import Scale
+    from uncannyvalley.report.suffixes.suffix_strips import SuffixLine, SuffixStrip, TargetToken
 
 ISOLATE, END_ISOLATE = "\u2068", "\u2069"
 """Around a token that reads from right to left, so that it does not reorder its neighbours."""
@@ -19,7 +19,7 @@ ISOLATE, END_ISOLATE = "\u2068", "\u2069"
 
 def print_strips(strips: Sequence["SuffixStrip"], to: Console = console) -> None:
     """Every strip as a table, then the legend of their colours; numbers stand in for colours where there are none."""
-    from uncannyvalley.report.suffix_strips import scale_of
+    from uncannyvalley.report.suffixes.suffix_strips import scale_of
 
     scale, has_colours = scale_of(strips), shows_colours(to)
     for strip in strips:
@@ -97,6 +97,6 @@ def _legend(scale: "Scale", has_colours: bool) -> Text:
 
 
 def _isolated(text: str) -> str:
-    from uncannyvalley.report.legible import runs_right_to_left
+    from uncannyvalley.report.suffixes.legible import runs_right_to_left
 
     return f"{ISOLATE}{text}{END_ISOLATE}" if runs_right_to_left(text) else text

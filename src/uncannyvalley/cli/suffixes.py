@@ -141,9 +141,8 @@ def record_suffixes(
 def finish(run: "RunFolder", json: bool, *, is_new: bool) -> None:
     """Phases, reading, strips and outcomes on standard output, figure and page beside the shards."""
     from uncannyvalley.analysis.phase_table import NEEDED
-    from uncannyvalley.report.outcomes import model_lines, outcome_facts, outcome_lines
-    from uncannyvalley.report.prompt_report import write_prompt_report
-    from uncannyvalley.report.run_report import phases_of, written_report
+    from uncannyvalley.report.pages.run_report import phases_of, write_report, written_report
+    from uncannyvalley.report.suffixes.outcomes import model_lines, outcome_facts, outcome_lines
 
     files: dict[str, str] = {"run": str(run.path)}
     if missing := [name for name in NEEDED if name not in run.plan.recording.measures]:
@@ -151,9 +150,8 @@ def finish(run: "RunFolder", json: bool, *, is_new: bool) -> None:
         found = None
     else:
         note, found = "", phases_of(run)
-        written = (None if is_new else written_report(run)) or write_prompt_report(run, found)
-        places = {"phases": written.phases, "figure": written.figure, "report": written.report}
-        files |= {name: str(place) for name, place in places.items() if place is not None}
+        written = (None if is_new else written_report(run)) or write_report(run, found)
+        files |= written.named()
     files |= {
         name: str(run.path / f"{name}.json")
         for name in ("completions", "test_cases")
@@ -186,7 +184,7 @@ def _facts(found: "Phases | None", note: str) -> dict[str, Any]:
 def print_walk(run: "RunFolder", found: "Phases", strips: int = STRIPS) -> None:
     """Phases beside the controls, the reading, and the walks of the first prompts."""
     from uncannyvalley.analysis.reading import reading
-    from uncannyvalley.report.suffix_strips import suffix_strips
+    from uncannyvalley.report.suffixes.suffix_strips import suffix_strips
 
     summary = found.summary()
     print_phases(summary)

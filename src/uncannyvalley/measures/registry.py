@@ -26,6 +26,9 @@ def measure(
 ) -> Callable[[PerExample], Measure]:
     """Decorator: register a function of a probe as the measure ``name``.
 
+    The same function defined again, as when a notebook's cell is run once more, takes the place of the first;
+    InputError where another function has the name.
+
     Example
     -------
     >>> @measure("log_distance_ratio", unit="nats", order=0)  # doctest: +SKIP
@@ -35,12 +38,16 @@ def measure(
     """
 
     def register(fn: PerExample) -> Measure:
-        if name in _REGISTRY:
+        if name in _REGISTRY and _home(_REGISTRY[name].fn) != _home(fn):
             raise InputError(f"a measure named {name!r} exists already; choose another name")
         _REGISTRY[name] = Measure(name, unit, order, fn, frozenset(needs), reference, version, default)
         return _REGISTRY[name]
 
     return register
+
+
+def _home(fn: PerExample) -> tuple[str | None, str | None]:
+    return getattr(fn, "__module__", None), getattr(fn, "__qualname__", None)
 
 
 def available() -> dict[str, Measure]:

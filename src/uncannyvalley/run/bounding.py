@@ -1,5 +1,6 @@
 """The flatness bound against what really happened: along a recorded walk, step by step."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,9 +62,14 @@ class LossBounds:
         return rows
 
     def to_dict(self) -> dict[str, Any]:
+        """Plain values that JSON takes; None for what is not finite."""
         certified, sampled = self.constants
+        steps = [
+            {name: value if math.isfinite(value) else None for name, value in row.items()}
+            for row in self.steps()
+        ]
         return {
-            "lipschitz": {"certified": certified.value, "sampled": sampled.value}, "steps": self.steps(),
+            "examples": len(self.change), "lipschitz": {"certified": certified.value, "sampled": sampled.value}, "steps": steps,
             "assumptions": [*certified.assumptions, "L holds on the segment from the clean image to the iterate"],
         }  # fmt: skip
 

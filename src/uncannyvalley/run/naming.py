@@ -7,6 +7,7 @@ from typing import Any
 
 from uncannyvalley.run.plan import Plan
 from uncannyvalley.storing.places import Place
+from uncannyvalley.typed_arguments import length_text
 
 LENGTHS = ("eps", "step_size")
 """Settings in units of the input's range, which people write in 255ths."""
@@ -75,20 +76,15 @@ def _tail(spec: str) -> str:
 def _ball(plan: Plan) -> str:
     """Norm and radius as people write them; attacks without a radius have none."""
     radius = plan.attack.settings.get("eps")
-    ball = [str(plan.attack.settings.get("norm", "")), "" if radius is None else _pixels(radius)]
+    ball = [str(plan.attack.settings.get("norm", "")), "" if radius is None else length_text(radius)]
     return " ".join(filter(None, ball)) or "no ball"
-
-
-def _pixels(length: float) -> str:
-    plain = f"{length:g}"
-    return plain if len(plain) <= 5 else f"{length * 255:.4g}/255"
 
 
 def _finer(plans: Sequence[Plan]) -> list[list[str]]:
     """Labels that are used only where the coarse ones leave two runs alike."""
     return [
         [f"{plan.recording.steps} steps" for plan in plans],
-        [f"step {_pixels(plan.attack.settings.get('step_size') or 0.0)}" for plan in plans],
+        [f"step {length_text(plan.attack.settings.get('step_size') or 0.0)}" for plan in plans],
         ["random start" if plan.attack.settings.get("random_start") else "clean start" for plan in plans],
         [
             f"target {plan.attack.target}" if plan.attack.settings.get("targeted") else "no target"
@@ -132,7 +128,7 @@ def _flat(content: Mapping[str, Any], path: str = "") -> dict[str, str]:
         elif isinstance(value, dict):
             found |= _flat(value, f"{key}.")
         elif name in LENGTHS and value is not None:
-            found[key] = _pixels(value)
+            found[key] = length_text(value)
         else:
             found[key] = str(value)[:12] if name == "fingerprint" else str(value)
     return found

@@ -196,4 +196,5 @@ def provenance(work: Work, engine: str) -> dict[str, Any]:
         "python": platform.python_version(),
         "preparation": list(work.model.notes),
         "engine": engine,
+        "class_names": list(work.images.class_names),
     }

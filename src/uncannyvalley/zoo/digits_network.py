@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from uncannyvalley import data
+from uncannyvalley.storing.cache import cache_folder
 from uncannyvalley.zoo.families.small import small_cnn
 
 DEMO_RECIPE = "digits-cnn-1"
@@ -16,14 +17,6 @@ DEMO_RECIPE = "digits-cnn-1"
 def demo_network(width: int = 16) -> nn.Sequential:
     """A small ReLU CNN for 1 x 8 x 8 digits, untrained: six convolutions, average pooling, linear head."""
     return small_cnn(width / 16, classes=10, channels=1)
-
-
-def cache_folder() -> Path:
-    """Where trained demo weights are kept: $UNCANNY_CACHE, or the user's cache folder."""
-    if chosen := os.environ.get("UNCANNY_CACHE"):
-        return Path(chosen)
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "uncannyvalley"
 
 
 def demo() -> nn.Module:

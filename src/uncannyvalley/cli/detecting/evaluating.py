@@ -57,8 +57,8 @@ def evaluate(
     from uncannyvalley.cli.detecting.attack_files import FOLDER, AttackFiles
     from uncannyvalley.cli.detecting.attack_images import CONTROLS, named_attacks
     from uncannyvalley.cli.detecting.baselines import chosen_baselines
-    from uncannyvalley.cli.detecting.evaluation_files import command_line
     from uncannyvalley.cli.detecting.held_out import held_out, image_sets, leaks
+    from uncannyvalley.cli.given_options import command_line
     from uncannyvalley.typed_arguments import ratio
     from uncannyvalley.zoo import fingerprint
 
@@ -117,7 +117,7 @@ def _accuracies(texts: list[str]) -> dict[float, float]:
 
 def _print(found: "Evaluation", doubts: list[str], files: dict[str, str]) -> None:
     from uncannyvalley.cli.detecting import judging
-    from uncannyvalley.cli.detecting.evaluation_tables import headline, shared_notes, terminal_tables
+    from uncannyvalley.report.detectors.evaluation_tables import headline, shared_notes, terminal_tables
 
     outcome = found.detectors[judging.NAME]
     for line in headline(outcome, found.prevalence):

@@ -66,6 +66,7 @@ def result_of(
     cell: "TrainingCell", training: "Training", fitted: "Fitted", *, is_new: bool, writes: bool
 ) -> Result:
     """Judge the network on the test images, and write result, figure and page where they are not there as they would be."""
+    from uncannyvalley.report.pages.run_words import attack_words
     from uncannyvalley.zoo.fitted import NETWORK_FILE
 
     assert fitted.path is not None
@@ -79,19 +80,6 @@ def result_of(
     if not writes:
         return result
     return _with_files(result, training, fitted, place)
-
-
-def attack_words(recipe: Mapping[str, Any]) -> str:
-    """The attack of the looks, in words, of a recipe's settings."""
-    if recipe.get("eps") is None:
-        return ""
-    start = ", random start" if recipe["random_start"] else ""
-    return f"PGD, {recipe['norm']} {_length(recipe['eps'])}, {recipe['attack_steps']} steps{start}"
-
-
-def _length(eps: float) -> str:
-    plain = f"{eps:g}"
-    return plain if len(plain) <= 5 else f"{eps * 255:.4g}/255"
 
 
 def _judged(training: "Training", fitted: "Fitted", place: "Place", is_new: bool) -> tuple[Judged, ...]:
@@ -135,7 +123,7 @@ def _with_files(result: Result, training: "Training", fitted: "Fitted", place: "
     import json
     from dataclasses import asdict, replace
 
-    from uncannyvalley.report.training import FIGURE_FILE, PAGE_FILE, write_training
+    from uncannyvalley.report.trainings.training import FIGURE_FILE, PAGE_FILE, write_training
     from uncannyvalley.storing.files import write_text
 
     entries = {"identity": _identity(training, fitted), **{one.name: asdict(one) for one in result.judged}}

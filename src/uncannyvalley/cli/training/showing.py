@@ -18,7 +18,7 @@ def show_trainings(folder: str, found: list[Path], json: bool) -> None:
 
 def _state(folder: Path) -> dict[str, Any]:
     """What the plan and the log of a training say."""
-    from uncannyvalley.cli.training.results import attack_words
+    from uncannyvalley.report.pages.run_words import attack_words
     from uncannyvalley.train.history import LOG_FILE, read_log, selected_row
     from uncannyvalley.train.plan import PLAN_FILE, read_plan
     from uncannyvalley.zoo.fitted import NETWORK_FILE
@@ -38,7 +38,7 @@ def _state(folder: Path) -> dict[str, Any]:
 
 
 def _show_one(state: dict[str, Any], json: bool) -> None:
-    from uncannyvalley.report.training import epochs_table
+    from uncannyvalley.report.trainings.training import epochs_table
 
     if json:
         print_json(state)

@@ -7,7 +7,7 @@ from uncannyvalley.cli.printing import console, print_table, shared_and_varying
 
 if TYPE_CHECKING:
     from uncannyvalley.cli.training.results import Judged, Result
-    from uncannyvalley.report.detection import ResultTable
+    from uncannyvalley.report.detectors.section import ResultTable
     from uncannyvalley.train.estimate import TrainingEstimate
     from uncannyvalley.train.plan_file import TrainingCell
 
@@ -22,7 +22,7 @@ def percent(share: float | None) -> str:
 
 def result_table(result: "Result") -> "ResultTable":
     """Accuracies of the network that was kept."""
-    from uncannyvalley.report.detection import ResultTable
+    from uncannyvalley.report.detectors.section import ResultTable
 
     header = ["", "images", "clean", *(["under the attack"] if result.attack else [])]
     rows = [

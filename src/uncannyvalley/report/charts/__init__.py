@@ -1,0 +1,1 @@
+"""What the page draws in the browser: charts as Vega-Lite specifications, and the scripts that fill them."""

@@ -1,0 +1,1 @@
+"""An evaluation of detectors as texts, figures and sections of pages."""

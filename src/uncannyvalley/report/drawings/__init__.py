@@ -1,0 +1,1 @@
+"""Figures by matplotlib, of numbers that were computed before."""

@@ -1,0 +1,1 @@
+"""Figures by name, over whatever a folder holds."""

@@ -1,0 +1,1 @@
+"""From a folder to its page: sections, words, provenance, HTML."""

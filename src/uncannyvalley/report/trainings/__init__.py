@@ -1,0 +1,1 @@
+"""A training as figure and page."""
