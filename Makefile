@@ -1,14 +1,20 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 JOBS ?= 2
+# Blocks of the docs and the examples are made small in tests; UNCANNY_QUICK= runs them as they are written.
+export UNCANNY_QUICK ?= 1
 
-.PHONY: demo test lint format clean
+.PHONY: demo test docs lint format clean
 
 demo: .venv/installed  ## install, then show the uncanny valley on real digits
 	$(BIN)/uncanny demo
 
-test: .venv/installed  ## all tests; those on the shared networks skip where these are missing
+test: .venv/installed  ## all tests, and every code block of the docs; those on the shared networks skip where these are missing
 	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile
+
+docs: .venv/installed  ## the site, in build/site; a warning is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@echo "build/site/index.html"
 
 lint: .venv/installed  ## style, types, and the layers of the house
 	$(BIN)/ruff check .
@@ -28,4 +34,4 @@ format: .venv/installed
 	touch $@
 
 clean:
-	rm -rf .venv uncanny-demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv uncanny-demo examples-out build/site .pytest_cache .mypy_cache .ruff_cache .hypothesis
