@@ -24,7 +24,7 @@ from torch import Tensor
 import uncannyvalley as uv
 from uncannyvalley import adversaries, attacks, data, zoo
 from uncannyvalley.analysis.curves import drawn_walk
-from uncannyvalley.report.figures import STYLE
+from uncannyvalley.report.drawings.figures import STYLE
 
 STEPS = 40
 

@@ -20,7 +20,7 @@ from torch import nn
 import uncannyvalley as uv
 from uncannyvalley import data, zoo
 from uncannyvalley.derivatives.passes import called_layers
-from uncannyvalley.report.figures import ATTACK_COLOUR, CONTROL_COLOURS, STYLE
+from uncannyvalley.report.drawings.figures import ATTACK_COLOUR, CONTROL_COLOURS, STYLE
 
 NETWORKS = {
     "cifar10_resnet20": (8 / 255, "standard"),

@@ -13,7 +13,7 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 from detection.bench import FPR, Bench, Scores
 from uncannyvalley.detect.evaluation.outcome import FEWEST_COUNTED
 from uncannyvalley.detect.evaluation.roc import log_roc
-from uncannyvalley.report.figures import INK, STYLE
+from uncannyvalley.report.drawings.figures import INK, STYLE
 
 HARDEST = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 """Okabe and Ito's colours, for the attacks that are caught least; the others are grey."""

@@ -13,7 +13,7 @@ from predictions import curve, margins
 from predictions.band import band
 from predictions.floor import floors
 from predictions.subjects import Subject
-from uncannyvalley.report.figures import INK, STYLE
+from uncannyvalley.report.drawings.figures import INK, STYLE
 
 STANDARD, ROBUST, THIRD, GREY = "#D55E00", "#0072B2", "#009E73", "#7A7A7A"
 SHOWN = 1500

@@ -10,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 import uncannyvalley as uv
-from uncannyvalley.report.figures import ATTACK_COLOUR, INK, STYLE
+from uncannyvalley.report.drawings.figures import ATTACK_COLOUR, INK, STYLE
 
 COLOURS = {
     "gcg": ATTACK_COLOUR, "pgd": ATTACK_COLOUR, "soft-prompt": "#0072B2", "random-tokens": "#7A7A7A", "noise": "#7A7A7A",

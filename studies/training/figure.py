@@ -10,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from training.tables import Groups
-from uncannyvalley.report.figures import INK, STYLE
+from uncannyvalley.report.drawings.figures import INK, STYLE
 
 COLOURS = {
     "standard": ("#D55E00", "#E69F00", "#CC79A7", "#8C510A", "#7A7A7A", "#B2182B"),
