@@ -17,7 +17,7 @@ import numpy as np
 
 import uncannyvalley as uv
 from uncannyvalley.analysis.reading import reading
-from uncannyvalley.report.pages.run_report import phases_of
+from uncannyvalley.report.pages.report_page import phases_of
 
 STEPS_SHOWN = (0, 1, 2, 3, 4, 5, 7, 9, 12, 20, 40)
 

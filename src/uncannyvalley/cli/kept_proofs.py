@@ -28,7 +28,7 @@ def keep_with_run(
     """The same into the run's own folder, listed in its manifest; a run that cannot be written to now is left as it is."""
     from uncannyvalley.errors import InputError
     from uncannyvalley.report.proofs.loading import FOLDER
-    from uncannyvalley.run.ledger import Ledger
+    from uncannyvalley.run.ledger import list_derived
     from uncannyvalley.storing.locks import held
 
     try:
@@ -38,9 +38,7 @@ def keep_with_run(
                 f"{FOLDER}/{place.name}": hashlib.sha256(place.read_bytes()).hexdigest()
                 for place in places.values()
             }
-            ledger = Ledger(run, 0)
-            ledger.list_files(dict(run.manifest(0).files) | listed)
-            ledger.write()
+            list_derived(run, listed)
     except InputError as error:
         aside.print(f"not kept: {error}", style="yellow", markup=False, soft_wrap=True)
         return {}

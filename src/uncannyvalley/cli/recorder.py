@@ -122,7 +122,8 @@ def run_and_print(request: "Request", out: str, *, controls: bool, overwrite: bo
 def finish(run: "RunFolder", json: bool, *, is_new: bool) -> None:
     """Phases and reading on standard output, figure and page beside the shards."""
     from uncannyvalley.analysis.reading import reading
-    from uncannyvalley.report.pages.run_report import phases_of, write_report, written_report
+    from uncannyvalley.report.pages.report_page import phases_of
+    from uncannyvalley.report.pages.run_report import write_report, written_report
 
     missing = phases_missing(run)
     if missing:

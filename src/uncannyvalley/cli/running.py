@@ -165,7 +165,8 @@ def _carry_out(walks: list["Walk"], engine: "Engine", share: "Part", quiet: bool
 
 def _draw(walks: list["Walk"], pages: bool | None, quiet: bool) -> None:
     """Phases, figure and page of every complete run that does not have them yet."""
-    from uncannyvalley.report.pages.run_report import phases_of, write_report, written_report
+    from uncannyvalley.report.pages.report_page import phases_of
+    from uncannyvalley.report.pages.run_report import write_report, written_report
     from uncannyvalley.run.folder import open_run
     from uncannyvalley.study.cells import attacks_of
 

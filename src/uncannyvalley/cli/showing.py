@@ -102,7 +102,7 @@ def phases(
 ) -> None:
     """Print the phases of a run beside its controls: ridge, flip, valley, and what each change is made of."""
     from uncannyvalley.analysis.reading import reading
-    from uncannyvalley.report.pages.run_report import phases_of
+    from uncannyvalley.report.pages.report_page import phases_of
     from uncannyvalley.run.folder import open_run
 
     run = open_run(run_dir)

@@ -141,7 +141,8 @@ def record_suffixes(
 def finish(run: "RunFolder", json: bool, *, is_new: bool) -> None:
     """Phases, reading, strips and outcomes on standard output, figure and page beside the shards."""
     from uncannyvalley.analysis.phase_table import NEEDED
-    from uncannyvalley.report.pages.run_report import phases_of, write_report, written_report
+    from uncannyvalley.report.pages.report_page import phases_of
+    from uncannyvalley.report.pages.run_report import write_report, written_report
     from uncannyvalley.report.suffixes.outcomes import model_lines, outcome_facts, outcome_lines
 
     files: dict[str, str] = {"run": str(run.path)}

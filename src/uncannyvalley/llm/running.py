@@ -18,7 +18,7 @@ from uncannyvalley.llm.request import SuffixRequest, SuffixWork, make_suffix_wor
 from uncannyvalley.llm.searching.space import SuffixSpace
 from uncannyvalley.llm.walking import record_walk
 from uncannyvalley.run.folder import RunFolder, open_run
-from uncannyvalley.run.ledger import Ledger
+from uncannyvalley.run.ledger import list_derived
 from uncannyvalley.run.making import held_place
 from uncannyvalley.run.plan import Plan, shard_name
 from uncannyvalley.storing.files import CannotWrite
@@ -176,6 +176,4 @@ def _write_derived(run: RunFolder, completions: list[Completion]) -> None:
         return
     write_completions(run.path, completions)
     digests = {name: hashlib.sha256((run.path / name).read_bytes()).hexdigest() for name in DERIVED}
-    ledger = Ledger(run, 0)
-    ledger.list_files({**run.manifest(0).files, **digests})
-    ledger.write()
+    list_derived(run, digests)

@@ -1,7 +1,7 @@
 """What this process adds to a run's manifest: finished shards taken in, new ones listed, now and then written."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from uncannyvalley.errors import InputError
@@ -121,3 +121,13 @@ class Ledger:
         self._mine.write(self._place, self.run.writer)
         self._written, self._changed = time.monotonic(), False
         self._cost = self._written - started
+
+
+def list_derived(run: RunFolder, digests: Mapping[str, str]) -> None:
+    """List files that were derived from the whole run, by their SHA-256, in its manifest beside those that others derived.
+
+    Raises InputError where the manifest is damaged.
+    """
+    ledger = Ledger(run, 0)
+    ledger.list_files({**run.manifest(0).files, **digests})
+    ledger.write()

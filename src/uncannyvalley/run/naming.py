@@ -63,12 +63,12 @@ def _model_labels(plans: Sequence[Plan]) -> list[list[str]]:
 def _data_labels(plans: Sequence[Plan]) -> list[list[str]]:
     """By file, by folder and file, and by these with the number of images."""
     short = [Path(plan.data.spec.rpartition(":")[2]).stem for plan in plans]
-    tails = [_tail(plan.data.spec) for plan in plans]
+    tails = [tail_of(plan.data.spec) for plan in plans]
     counts = [f"{plan.data.examples} images" for plan in plans]
     return [short, tails, counts, [f"{tail} {count}" for tail, count in zip(tails, counts, strict=True)]]
 
 
-def _tail(spec: str) -> str:
+def tail_of(spec: str) -> str:
     """The last two parts of where images came from, without their kind."""
     return "/".join(Path(spec.partition(":")[2] or spec).parts[-2:])
 
@@ -98,7 +98,7 @@ def _finer(plans: Sequence[Plan]) -> list[list[str]]:
 
 def title_of(plans: Sequence[Plan]) -> str:
     """What all runs share: attack and images."""
-    attacks, data = {plan.attack.name for plan in plans}, {_tail(plan.data.spec) for plan in plans}
+    attacks, data = {plan.attack.name for plan in plans}, {tail_of(plan.data.spec) for plan in plans}
     attack, images = "/".join(sorted(attacks)), " and ".join(sorted(data))
     return f"{attack if len(attack) < 40 else 'attacks'} on {images if len(images) < 40 else 'several data'}: {len(plans)} runs"
 

@@ -9,11 +9,12 @@ from typing import Any
 
 from markupsafe import Markup
 
+from uncannyvalley.analysis.common_axis import SHARPNESS
 from uncannyvalley.report.charts import bundle
 from uncannyvalley.report.charts.bounds_chart import bounds_chart
 from uncannyvalley.report.charts.explorer_chart import example_chart, probabilities_chart
 from uncannyvalley.report.charts.roc_chart import roc_chart
-from uncannyvalley.report.charts.walk_chart import SHARPNESS, walk_chart, walk_key
+from uncannyvalley.report.charts.walk_chart import walk_chart, walk_key
 from uncannyvalley.report.detectors.section import DetectionSection
 from uncannyvalley.report.page_numbers.payload import payload_text
 from uncannyvalley.report.proofs.section import BoundsSection

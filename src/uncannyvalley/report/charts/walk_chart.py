@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+from uncannyvalley.analysis.common_axis import SHARPNESS
 from uncannyvalley.report.charts.curve_layers import at, curves, named_scale, rules
 from uncannyvalley.report.charts.look import SHARES, SOLID, START_WIDTH, axis_title, colour, config, walk_look
 
-SHARPNESS = "log_relative_sharpness"
 PHASES = ("climb", "flip", "valley")
 SHARPNESS_HEIGHT, SHARES_HEIGHT, OTHER_HEIGHT = 270, 150, 110
 UNITS = {"log": "nats", "probability": "", "1": ""}

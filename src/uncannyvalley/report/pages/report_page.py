@@ -27,6 +27,9 @@ TEMPLATE = "report.html.j2"
 MOST_SECTIONS = 12
 """Runs of which the page has all numbers; of further ones it has a row in the table of runs."""
 
+FIRST = "r0"
+"""Id of the section of the only run."""
+
 DETECTION = "detection"
 """Of a run's folder: where evaluations of detectors on it lie."""
 
@@ -36,14 +39,16 @@ def phases_of(run: RunFolder, restart: int = 0) -> Phases:
     return phases(run.trajectory, run.controls(), restart=restart, diagnostics=doubts_of(run))
 
 
-def page_of_run(
-    run: RunFolder, found: Phases | None = None, *, title: str = "", room: Room = Room()
-) -> ReportPage:
+def page_of_run(run: RunFolder, *, title: str = "", room: Room = Room()) -> ReportPage:
     """The page of one run, with the detectors that were evaluated on it and the bounds that were held against it.
 
     Raises InputError where the run lacks the measures that phases need.
     """
-    told = told_run(run, phases_of(run) if found is None else found, "r0", title=title, room=room)
+    return page_of_told(run, told_run(run, phases_of(run), FIRST, title=title, room=room))
+
+
+def page_of_told(run: RunFolder, told: Told) -> ReportPage:
+    """The same, where the run's section is made already."""
     return ReportPage(
         title=told.section.title,
         lead=told.section.lead,

@@ -5,12 +5,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from uncannyvalley.analysis.common_axis import SHARPNESS
 from uncannyvalley.analysis.curves import Curve, ShareCurves, curve, drawn_walk, share_curves
 from uncannyvalley.analysis.phase_table import Phases
 from uncannyvalley.analysis.words import WORDS
 from uncannyvalley.trajectory import Trajectory
-
-SHARPNESS = "log_relative_sharpness"
 
 QUERY_AXIS = "query of the attack (0 is the clean image; walks that ended stay at their last row)"
 

@@ -2,11 +2,12 @@
 
 import numpy as np
 
+from uncannyvalley.analysis.common_axis import SHARPNESS
 from uncannyvalley.analysis.curves import curve
 from uncannyvalley.analysis.phase_table import Phases
 from uncannyvalley.analysis.summary import PhaseSummary
 from uncannyvalley.report.drawings.figures import LowerPanel, WalkFigure
-from uncannyvalley.report.pages.run_curves import SHARPNESS, RunCurves, run_curves
+from uncannyvalley.report.pages.run_curves import RunCurves, run_curves
 from uncannyvalley.report.pages.run_words import figure_title
 from uncannyvalley.run.folder import RunFolder
 

@@ -6,7 +6,7 @@ from typing import Any
 from uncannyvalley.analysis.phase_table import Phases
 from uncannyvalley.analysis.reading import reading
 from uncannyvalley.analysis.summary import PhaseSummary
-from uncannyvalley.report.drawings.figures import draw_walk, to_svg
+from uncannyvalley.report.drawings.figures import WalkFigure, draw_walk, to_svg
 from uncannyvalley.report.page_numbers import pictures, replay_numbers
 from uncannyvalley.report.page_numbers.pictures import picture_numbers
 from uncannyvalley.report.page_numbers.walk_numbers import carried_steps, run_numbers
@@ -26,10 +26,11 @@ STRIPS = 12
 
 @dataclass(frozen=True)
 class Told:
-    """A run, ready for the page: ``numbers`` is its part of the payload."""
+    """A run, ready for the page: ``numbers`` is its part of the payload, ``walk`` what its static figure shows."""
 
     section: RunSection
     numbers: dict[str, Any]
+    walk: WalkFigure
 
 
 @dataclass(frozen=True)
@@ -53,12 +54,13 @@ def told_run(run: RunFolder, found: Phases, name: str, *, title: str = "", room:
     summary, drawn = found.summary(), run_curves(found)
     numbers, notes = _numbers(run, found, drawn, room)
     heading = title or f"The walk of {run_title(run)}"
+    walk = figure_of_walks(figure_title(run), found, summary, drawn)
     section = RunSection(
         id=name,
         title=heading,
         lead=run_lead(run, summary),
         subject=found.trajectory.subject,
-        figure_svg=to_svg(draw_walk(figure_of_walks(figure_title(run), found, summary, drawn))),
+        figure_svg=to_svg(draw_walk(walk)),
         walk_names=[one.name for one in summary.walks],
         phase_rows=summary.cells(),
         reading=reading(summary),
@@ -68,7 +70,7 @@ def told_run(run: RunFolder, found: Phases, name: str, *, title: str = "", room:
         notes=[*_misclassified(summary), *notes],
         **(_of_prompts(run, found) if found.trajectory.subject == "prompt" else {}),
     )
-    return Told(section, {"id": name, "title": heading, **numbers})
+    return Told(section, {"id": name, "title": heading, **numbers}, walk)
 
 
 def _numbers(run: RunFolder, found: Phases, drawn: RunCurves, room: Room) -> tuple[dict[str, Any], list[str]]:

@@ -6,6 +6,7 @@ from typing import Any
 
 from uncannyvalley.analysis.summary import PhaseSummary, WalkSummary
 from uncannyvalley.run.folder import RunFolder
+from uncannyvalley.run.naming import tail_of
 from uncannyvalley.typed_arguments import length_text
 
 NAMED_SETTINGS = ("search_width", "topk", "n_replace", "step_size")
@@ -24,7 +25,7 @@ def run_title(run: RunFolder) -> str:
     spec = run.plan.data.spec
     if run.plan.prompts is not None:
         return f"{run.plan.attack.name} on {Path(spec).name}"
-    return f"{run.plan.attack.name} on {'/'.join(Path(spec.partition(':')[2] or spec).parts[-2:])}"
+    return f"{run.plan.attack.name} on {tail_of(spec)}"
 
 
 def how(run: RunFolder) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from uncannyvalley.analysis.common_axis import SHARPNESS
 from uncannyvalley.analysis.phase_table import Phases
 from uncannyvalley.report.suffixes.legible import legible
 from uncannyvalley.report.suffixes.shades import Scale
@@ -21,8 +22,6 @@ MOST_PIECES = 80
 
 MOST_CHARACTERS = 40
 """Of one token."""
-
-SHARPNESS = "log_relative_sharpness"
 
 
 @dataclass(frozen=True)
